@@ -14,18 +14,13 @@ DFlash and DSpark: mask tokens are the token before the end, so they all guess t
 from pathlib import Path
 
 import numpy as np
+from babbling import byte_vocabulary
 from beside import SMALL, given, write_dflash, write_eagle3
 from heads import EOS, ORDER, write_agreeing
 
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf
-from localspec.model.synthetic import (
-    RandomTensors,
-    Shape,
-    byte_vocabulary,
-    llama_metadata,
-    llama_tensors,
-)
+from localspec.model.synthetic import RandomTensors, Shape, llama_metadata, llama_tensors
 
 N, N_VOCAB = SMALL.n_embd, SMALL.n_vocab
 BEFORE_END = ORDER[ORDER.index(EOS) - 1]

@@ -12,12 +12,13 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
+from babbling import byte_vocabulary
 from hybrids import N_CTX, N_FF, N_VOCAB, Metadata, Tensors
 
 from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, array_of, write_gguf
-from localspec.model.synthetic import NORM_EPSILON, RandomTensors, Shape, byte_vocabulary
+from localspec.model.synthetic import NORM_EPSILON, RandomTensors, Shape
 
 N_TARGET, N_OWN = 128, 64
 HEADS, KV_HEADS, SIZE, WINDOW_SIZE, WINDOW = 2, 1, 64, 32, 64

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from babbling import write_babbling_model
 from hybrids import MambaShape, write_random_mamba
 
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
 FORKED = (
@@ -191,7 +192,7 @@ def folder() -> Path:
 def tiny() -> Path:
     """A model that answers nonsense at once."""
     path = folder() / "tiny.gguf"
-    write_random_model(path, SHAPE, "F16", with_text=True)
+    write_babbling_model(path, SHAPE, "F16")
     return path
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from babbling import byte_vocabulary
 from sparse import write_sparse
 
 from localspec.gguf.cursor import Array, Value, ValueType
 from localspec.gguf.header import Header
 from localspec.gguf.reader import read_header
 from localspec.gguf.writer import array_of
-from localspec.model.synthetic import byte_vocabulary
 
 N, N_VOCAB, N_LAYERS = 64, 300, 6
 Shape = tuple[int, ...]

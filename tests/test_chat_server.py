@@ -227,6 +227,28 @@ def test_an_error_in_mid_stream_is_a_sentence() -> None:
     assert "the cache broke" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("chunk", "word"), [("{nonsense", "no JSON"), ("[1, 2]", "no object"), ("7", "no object")]
+)
+def test_a_chunk_that_is_none_is_a_sentence(chunk: str, word: str) -> None:
+    with other_server(stream(end=f"data: {chunk}\n\n")) as (url, _):
+        run = talk(url, "Hello")
+    assert run.code == 1
+    assert word in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_what_else_a_chunk_may_be_is_passed_over() -> None:
+    odd: list[Any] = [{"choices": None}, {"choices": ["x"]}, {"usage": 3}]
+    odd += [{"choices": [{"delta": [], "finish_reason": [1]}]}]
+    odd += [{"timings": {"prompt_per_second": "fast"}}]
+    end = "".join(f"data: {json.dumps(each)}\n\n" for each in odd) + "data: [DONE]\n\n"
+    with other_server(stream({"content": "Yes."}, end=end)) as (url, _):
+        run = talk(url, "Hello")
+    assert run.code == 0, run.stderr
+    assert run.stdout == "Yes.\n"
+
+
 @pytest.mark.parametrize("models", [{"data": []}, {"object": "list"}, ["x"]], ids=str)
 def test_what_lists_no_models_is_no_such_server(models: Any) -> None:
     with other_server(DONE, models) as (url, _):

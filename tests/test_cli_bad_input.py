@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from command import (
     ANSWER,
     LOCALSPEC,
@@ -228,7 +229,7 @@ def test_a_model_that_only_embeds_is_refused(ask, here: Path) -> None:
 @pytest.mark.engine
 def test_a_draft_with_another_vocabulary_is_refused(ask, here: Path) -> None:
     path = here / "given.gguf"
-    write_random_model(path, replace(SHAPE, n_vocab=640), "F16", with_text=True)
+    write_babbling_model(path, replace(SHAPE, n_vocab=640), "F16")
     assert_refused(ask("-p", "x", "--draft", path), 1, "cannot draft", "320", "640")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from command import Run, assert_refused, localspec
 from head_files import (
     File,
@@ -23,7 +24,7 @@ from sparse import HEAD, KINDS, N_BLOCKS, N_VOCAB, layers, write_blocks, write_m
 
 from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.model.usable import check_usable
 
 OF_ANOTHER = "sidecar.gguf cannot draft for model.gguf: it is of a model of 'qwen35', and the"
@@ -139,7 +140,7 @@ def test_every_command_refuses_one_of_another_model_as_a_draft(
 ):
     model = tmp_path / "model.gguf"
     shape = Shape(n_embd=64, n_heads=1, n_kv_heads=1, n_ff=64, n_vocab=N_VOCAB)
-    write_random_model(model, shape, with_text=True)
+    write_babbling_model(model, shape)
     run = drafted(tmp_path, command, model, sidecar)
     assert_refused(run, 2 if "--prompts" in command else 1, OF_ANOTHER)
 

@@ -16,16 +16,23 @@ from research.efficiency.runs import read_runs
 from research.efficiency.validate import scores_of
 
 from localspec.forecast import basis
+from localspec.forecast.forecast import facts_of
+from localspec.forecast.question import read_question
+from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.types import BY_NAME
+from localspec.hardware.asked import devices_meant
 from localspec.hardware.described import chip_of, device_meant
 from localspec.hardware.devices import Match, all_devices, find_device
 from localspec.hardware.machine import LocalDevice
+from localspec.notify import silent
 from localspec.prediction.conditions import UNDATED
 from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class
 from localspec.prediction.published import PublishedRates, circumstances
-from localspec.prediction.rates import AttentionWork, Shares, WeightWork
+from localspec.prediction.rates import AttentionWork, Shares, WeightWork, rates_for
+from localspec.prediction.roofline import Roofline, Share
 from localspec.prediction.uncertainty import untried
+from localspec.settings import Attention
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
 MEASURED = RESEARCH / "efficiency" / "data" / "measured_2026.csv"
@@ -265,6 +272,8 @@ def test_a_prediction_says_what_it_rests_on() -> None:
     known, unknown = (PublishedRates.of(find_device(name)) for name in ("RTX 4090", "Adreno 750"))
     assert "this device among them" in known.source
     assert "none is known of opencl" in unknown.source
+    (hexagon,) = devices_meant("Snapdragon 8 Gen 3 Hexagon")
+    assert "published runs of 1 device with hexagon" in PublishedRates.of(hexagon).source
 
 
 def test_what_is_not_known_widens() -> None:
@@ -286,11 +295,39 @@ def test_a_kind_of_model_that_few_ran_with_todays_engines_is_wide() -> None:
     run = PublishedRates.of(find_device("RTX 4090")).run
     known = load().uncertainty["decode"]
     widths = [
-        replace(known, pairs={run.sort: n}).scale(run, lambda _: True, Shares())
+        replace(known, pairs={**known.pairs, run.sort: n}).scale(run, lambda _: True, Shares())
         for n in (0, 1, 4, 99)
     ]
     assert widths == sorted(widths, reverse=True)
     assert untried(run, 0, 0.1) > 2 * untried(run, 4, 0.1) > 0
+
+
+def test_a_backend_that_one_source_ran_on_one_chip_is_wide() -> None:
+    """One phone's runs tell its owner's habits and the backend's in one, however many they are."""
+    known = load().uncertainty["decode"]
+    (hexagon,) = devices_meant("Snapdragon 8 Gen 3 Hexagon")
+    run = PublishedRates.of(hexagon).run
+    widths = [
+        replace(known, pairs={run.backend: n}).scale(run, lambda _: True, Shares())
+        for n in (0, 1, 4, 99)
+    ]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[1] > 1.4 * widths[3]
+    assert known.pairs["hexagon"] == 1
+    assert known.pairs["cuda"] > 10
+
+
+@pytest.mark.parametrize("name", ["Adreno 750", "MTT S80", "M4 Max", "EPYC 7763"])
+def test_no_interval_reaches_beyond_full_bandwidth(name: str) -> None:
+    """Whatever is not known of a backend or a processor, its memory is no faster than rated."""
+    choice, question = read_question(device=name, probe="off")
+    facts = facts_of("qwen2.5-7b")
+    machine = predicted_machine(choice, [facts], [Attention()], 4096, silent)
+    (match,) = devices_meant(name)
+    fastest = max(each.bandwidth_bytes_per_s for each in match.candidates)
+    for depth in question.depth:
+        speed = machine.roofline(facts, Attention()).decode(depth)
+        assert speed.low < speed.mid < speed.high <= 1.001 * fastest / facts.streamed_bytes
 
 
 def test_latent_attention_that_one_source_ran_is_wide_where_it_takes_the_time() -> None:
@@ -358,6 +395,18 @@ def test_what_a_gpu_is_predicted_with_can_be_shown(monkeypatch: pytest.MonkeyPat
     assert "this device among them" in shown["published"]
     assert all(0.3 < share < 1.3 for share in shown["published_bandwidth_shares"].values())
     assert 1 < shown["published_layer_us"] < 300
+
+
+def test_kernels_of_matrices_take_no_longer_for_nine_tokens_than_for_sixteen() -> None:
+    """Vulkan's experts have a cliff from 8 to 9 tokens; behind it 9 are as dear as 16."""
+    (match,) = devices_meant("RTX 5090 on Vulkan")
+    facts = facts_of("qwen3-30b-a3b")
+    rates = rates_for(facts, PublishedRates.of(match))
+    roofline = Roofline(facts, (Share(rates, facts.n_layers),), Attention())
+    eight, nine, twelve, sixteen = (roofline.seconds(n, 512) for n in (8, 9, 12, 16))
+    # An RTX 5090 took 12.7, 36.6, 36.3 and 38.1 ms (llama.cpp PR 27332).
+    assert 1.4 * eight < nine < 1.15 * sixteen
+    assert twelve == pytest.approx(sixteen, rel=0.25)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "rocm", "vulkan", "metal"])

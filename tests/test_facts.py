@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from hybrids import MambaShape, write_random_mamba
 
 from localspec.errors import ModelError, UserError
@@ -37,7 +38,7 @@ def facts_gemma(gguf_gemma: Path) -> Header:
 @pytest.fixture(scope="session")
 def facts_tiny(tmp_path_factory: pytest.TempPathFactory) -> Header:
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    write_random_model(path, FULL, with_text=True)
+    write_babbling_model(path, FULL)
     return read_header(path)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from command import folder, localspec, tiny
 from talking import ANSWERS, notes, of_kind, second_talker, talker
 
@@ -27,7 +28,7 @@ from localspec.engine.probe import ProbeSetting
 from localspec.engine.probe import _kept as kept_probe
 from localspec.hardware.machine import hardware_key
 from localspec.model.identity import fingerprint
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.quality.divergence import Windows, keep_reference, kept_reference
 from localspec.quality.reference import Reference
 from localspec.registry.resolve import resolve
@@ -257,7 +258,7 @@ def hub_cache(tmp_path: Path) -> Path:
         tmp_path / files[n]["path"].removeprefix("/models/") for n in sorted(files)[::-1]
     )
     house.parent.mkdir(parents=True)
-    write_random_model(house, PULLED, with_text=True)
+    write_babbling_model(house, PULLED)
     digest = hashlib.sha256(house.read_bytes()).hexdigest()
     assert digest == files["model-F16.gguf"]["sha256"], "this random model is another one"
     refs = house.parents[2] / "refs"

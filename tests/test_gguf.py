@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gguf
 import pytest
+from babbling import write_babbling_model
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ VOCABULARY = ("tokens", "scores", "token_type", "merges")
 @pytest.fixture(scope="session")
 def gguf_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    write_random_model(path, Shape(n_embd=64, n_ff=64, n_vocab=300), with_text=True)
+    write_babbling_model(path, Shape(n_embd=64, n_ff=64, n_vocab=300))
     return path
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from babbling import byte_vocabulary
 from head_files import (
     N_LAYERS,
     N_VOCAB,
@@ -27,7 +28,6 @@ from localspec.gguf.reader import read_header
 from localspec.model.head_fit import ONE_HEAD, SEVERAL_HEADS, head_of, is_head
 from localspec.model.head_pair import TAPPED, TAPPED_AT_END
 from localspec.model.heads import HeadBlock, HeadFacts
-from localspec.model.synthetic import byte_vocabulary
 
 HEAD = "head.gguf"
 

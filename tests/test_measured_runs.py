@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babbling import write_babbling_model
 from command import localspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.prediction.evidence import Evidence, Spreads, correction
 from localspec.session.config import SessionConfig
 from localspec.settings import Settings
@@ -82,7 +83,7 @@ def test_nothing_known_changes_nothing() -> None:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model.gguf"
-    write_random_model(path, Shape(n_ctx=8192), "Q8_0", with_text=True)
+    write_babbling_model(path, Shape(n_ctx=8192), "Q8_0")
     return path
 
 

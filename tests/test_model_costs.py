@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from hybrids import MambaShape, write_random_mamba
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,8 +136,8 @@ def test_a_random_model_streams_its_file(tmp_path: Path) -> None:
 def test_tokenizers_are_told_apart_by_their_texts(
     gguf_smollm2: Path, gguf_gemma: Path, tmp_path: Path
 ) -> None:
-    write_random_model(tmp_path / "a.gguf", Shape(), with_text=True)
-    write_random_model(tmp_path / "b.gguf", Shape(n_layers=1), with_text=True)
+    write_babbling_model(tmp_path / "a.gguf", Shape())
+    write_babbling_model(tmp_path / "b.gguf", Shape(n_layers=1))
     own = [facts_of(tmp_path / name).tokenizer for name in ("a.gguf", "b.gguf")]
     others = [facts_of(path).tokenizer for path in (gguf_smollm2, gguf_gemma)]
     assert own[0] == own[1]
@@ -340,7 +341,7 @@ def test_damaged_headers_give_finite_costs_or_one_sentence(
 @pytest.fixture(scope="module")
 def small_headers(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("headers")
-    write_random_model(folder / "llama.gguf", Shape(), with_text=True)
+    write_babbling_model(folder / "llama.gguf", Shape())
     write_random_mamba(folder / "mamba.gguf", MambaShape())
     moe(folder / "moe.gguf", tied=False)
     return [path.read_bytes() for path in sorted(folder.iterdir())]

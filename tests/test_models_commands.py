@@ -11,10 +11,11 @@ from typing import Any
 
 import pexpect
 import pytest
+from babbling import write_babbling_model
 from command import LOCALSPEC, Run, assert_refused, clean_environment, localspec
 from hub import Hub
 
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.registry.pull import BLOCK_BYTES
 
 pytestmark = pytest.mark.slow
@@ -29,14 +30,14 @@ LARGE = replace(TINY, n_layers=8, n_embd=512, n_heads=8, n_kv_heads=4, n_ff=1536
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
-    write_random_model(path, TINY, with_text=True)
+    write_babbling_model(path, TINY)
     return path.read_bytes()
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("large") / "large.gguf"
-    write_random_model(path, LARGE, with_text=True)
+    write_babbling_model(path, LARGE)
     assert path.stat().st_size > 6 * BLOCK_BYTES
     return path.read_bytes()
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from hub import Hub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from localspec.errors import LocalspecError, UserError
 from localspec.forecast.forecast import facts_of
 from localspec.gguf.hub_name import HubFile, HubRepository, hub_name_of
 from localspec.gguf.reader import read_header
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.notify import silent
 from localspec.registry.resolve import locate, resolve, written_name
 from localspec.session.pull_plan import Wish, carry_out, plan_pull
@@ -50,7 +51,7 @@ aliases = ["tiny"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("model") / "m.gguf"
-    write_random_model(path, TINY, with_text=True)
+    write_babbling_model(path, TINY)
     return path.read_bytes()
 
 

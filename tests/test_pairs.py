@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babbling import write_babbling_model
 from command import Run, assert_refused, localspec
 from hub import Hub
 from hybrids import MambaShape, write_random_mamba
@@ -18,7 +19,7 @@ from localspec.gguf.reader import read_header
 from localspec.gguf.remote import LARGEST_READ_BYTES
 from localspec.gguf.writer import array_of
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.model.tokenizer import Tokenizer, pair_problem
 
 TARGET, DRAFT = "big/target-GGUF", "small/draft-GGUF"
@@ -52,7 +53,7 @@ def command(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
 
 def model(tmp_path: Path, shape: Shape = SHAPE) -> bytes:
     path = tmp_path / "made.gguf"
-    write_random_model(path, shape, with_text=True)
+    write_babbling_model(path, shape)
     return path.read_bytes()
 
 
@@ -177,7 +178,7 @@ def made(folder: Path, kind: str) -> Header:
     if kind == "mamba":
         write_random_mamba(path, MambaShape(n_embd=64, n_vocab=320), "F16")
     else:
-        write_random_model(path, SHAPE, with_text=True)
+        write_babbling_model(path, SHAPE)
     return read_header(path)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from babbling import write_babbling_model
 from command import Run, localspec
 
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 
 def predict(*arguments: str, columns: int = 80) -> Run:
@@ -17,7 +18,7 @@ def predict(*arguments: str, columns: int = 80) -> Run:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("models") / "model.gguf"
-    write_random_model(path, Shape(n_ctx=8192), "Q8_0", with_text=True)
+    write_babbling_model(path, Shape(n_ctx=8192), "Q8_0")
     return str(path)
 
 

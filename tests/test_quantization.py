@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from command import localspec
 from hub import Hub
 from hypothesis import given
@@ -21,7 +22,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.quants import QUANTS, quant_named
-from localspec.prediction.roofline import Speed
+from localspec.prediction.speed import Speed
 from localspec.registry.variants import Variant
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
@@ -106,7 +107,7 @@ def test_the_reasons_are_the_prediction_s(tmp_path: Path) -> None:
 
 def model(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / f"{kind}.gguf"
-    write_random_model(path, SHAPE, kind, with_text=True)
+    write_babbling_model(path, SHAPE, kind)
     return path
 
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from web import Answer, Server, ranges
@@ -23,7 +24,7 @@ from localspec.gguf.reader import part_names, read_header, read_source
 from localspec.gguf.remote import LARGEST_READ_BYTES, HttpSource, place_of, read_remote
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, Typed, write_gguf
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +37,7 @@ def server() -> Generator[Server]:
 
 def model_bytes(tmp_path: Path) -> bytes:
     path = tmp_path / "model.gguf"
-    write_random_model(path, Shape(n_layers=8, n_embd=512, n_ff=1024), with_text=True)
+    write_babbling_model(path, Shape(n_layers=8, n_embd=512, n_ff=1024))
     return path.read_bytes()
 
 
@@ -368,7 +369,7 @@ def test_flipped_bytes_at_a_distance(server: Server, data: st.DataObject, flippe
 @pytest.fixture(scope="module")
 def flipped(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("flipped") / "m.gguf"
-    write_random_model(path, Shape(n_layers=1, n_embd=64, n_ff=64, n_vocab=300), with_text=True)
+    write_babbling_model(path, Shape(n_layers=1, n_embd=64, n_ff=64, n_vocab=300))
     return path.read_bytes()
 
 

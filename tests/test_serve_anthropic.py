@@ -139,6 +139,7 @@ def test_a_line_that_changes_with_each_request_is_no_part_of_the_prompt(server: 
     ("wrong", "word"),
     [
         ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "image"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]"),

@@ -394,7 +394,9 @@ def stream(server: Served, **body: Any) -> socket.socket:
     """A stream that has begun; its headers and first bytes have been read."""
     data = json.dumps({"messages": HELLO, "stream": True, "temperature": 0, **body}).encode()
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    )
     connection.sendall(head + data)
     assert b"200 OK" in connection.recv(4096)
     return connection
@@ -431,7 +433,7 @@ def test_a_client_that_goes_away_ends_its_reply(is_stream: bool) -> None:
 
 def test_who_hangs_up_in_a_body_is_no_bug(server: Served, caplog: pytest.LogCaptureFixture) -> None:
     for path in (CHAT, "/tokenize"):
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n".encode()
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
             connection.sendall(head + b'{"messages": [')
             time.sleep(0.1)
@@ -599,3 +601,26 @@ def test_fields_may_have_values_of_the_servers_own() -> None:
 def test_a_default_that_no_request_may_have_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         check_defaults(wrong)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "localhost.evil.example"])
+@pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/chat/completions"])
+def test_a_page_that_leads_its_own_name_here_reads_nothing(path: str, host: str) -> None:
+    with fake_server() as server:
+        status, document, _ = server.ask("GET", path, headers={"Host": host})
+        assert status == 403
+        assert "--allow-host" in document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:1", "127.0.0.1", "[::1]:80", "192.168.1.7", "me.local", "LOCALHOST.", ""]
+)
+def test_names_of_this_machine_are_answered(host: str) -> None:
+    with fake_server() as server:
+        assert server.ask("GET", "/v1/models", headers={"Host": host})[0] == 200
+
+
+def test_a_name_that_the_owner_allows_is_answered_and_any_where_others_can_reach_it() -> None:
+    for names in (("llm.example",), ("*",), None):
+        with fake_server(hosts=names) as server:
+            assert server.ask("GET", "/v1/models", headers={"Host": "LLM.example:80"})[0] == 200

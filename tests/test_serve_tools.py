@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from localspec.dialogue.call_frame import CallFrame, Tags
-from localspec.dialogue.call_grammar import frame_of
+from localspec.dialogue.call_grammar import CallFrame, Tags, frame_of
 from localspec.dialogue.frame import Frame
 from localspec.dialogue.markers import SECTIONS
 from localspec.dialogue.markup import Markup

@@ -11,13 +11,14 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from babbling import EOS, write_babbling_model
 from hybrids import MambaShape, write_random_mamba
 
 from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import TensorPlan, write_gguf
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import EOS, WEIGHT_TYPES, RandomTensors, Shape, write_random_model
+from localspec.model.synthetic import WEIGHT_TYPES, RandomTensors, Shape, write_random_model
 from localspec.model.usable import check_usable
 
 SMALL = Shape(n_layers=2, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
@@ -123,7 +124,7 @@ def test_every_type_answers(tmp_path: Path):
 def test_byte_tokenizer_and_mamba(tmp_path: Path):
     """Any text goes in and comes out; the recurrent model cannot forget its last tokens."""
     llama, mamba = tmp_path / "llama.gguf", tmp_path / "mamba.gguf"
-    write_random_model(llama, SMALL, "Q8_0", with_text=True)
+    write_babbling_model(llama, SMALL, "Q8_0")
     write_random_mamba(mamba, MambaShape(), "Q8_0")
     for path, result in zip((llama, mamba), in_libllama(llama, mamba), strict=True):
         header = read_header(path)

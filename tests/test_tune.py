@@ -4,12 +4,12 @@ import signal
 from dataclasses import replace
 
 import pytest
+from babbling import write_babbling_model
 from command import SHAPE, finish, folder, localspec, mamba, start, tiny, wait_for_cpu
 from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.engine.threads import thread_counts
-from localspec.model.synthetic import write_random_model
 from localspec.quality.divergence import Divergence
 from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
@@ -106,7 +106,7 @@ def test_where_nothing_is_beside_the_target_nothing_is_recorded() -> None:
 
 def test_a_head_that_blocks_do_not_divide_is_left_out() -> None:
     path = folder() / "odd-head.gguf"
-    write_random_model(path, replace(SHAPE, n_embd=80, n_heads=2), "F16", with_text=True)
+    write_babbling_model(path, replace(SHAPE, n_embd=80, n_heads=2), "F16")
     reason = excluded(Attention("q8_0", "q8_0", "on"), checked_facts(path), Build())
     assert reason is not None
     assert "40" in reason

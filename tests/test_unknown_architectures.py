@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from babbling import byte_vocabulary
 from sparse import write_sparse
 
 from localspec.gguf.cursor import Array, Value, ValueType
@@ -10,7 +11,6 @@ from localspec.gguf.reader import read_header
 from localspec.gguf.types import BY_NAME
 from localspec.gguf.writer import array_of
 from localspec.model.facts import ModelFacts
-from localspec.model.synthetic import byte_vocabulary
 from localspec.model.usable import usable_facts
 
 F16 = BY_NAME["F16"]

@@ -77,7 +77,7 @@ def compare(a: Results, b: Results) -> Comparison:
         )
     matched = {id(row) for case in cases for row in (case.a, case.b)}
     return Comparison(
-        cases=tuple(sorted(cases, key=_urgency)),
+        cases=tuple(sorted(cases, key=lambda c: (_URGENCY.index(c.ratio.verdict), c.ratio.mid))),
         only_a=tuple(row for row in rows_a if id(row) not in matched),
         only_b=tuple(row for row in rows_b if id(row) not in matched),
         drift=drift,
@@ -89,6 +89,7 @@ def compare(a: Results, b: Results) -> Comparison:
     )
 
 
+_URGENCY = ("slower", "faster", "no significant difference", "unknown")
 WorkKey = Callable[[ResultRow], Any]
 _FACTS = ("n_params", "weight_bytes")
 """Of a model's header, where the two share no digest: digests differ by version."""
@@ -116,8 +117,8 @@ def _visits(row: ResultRow, measure: Measure, *, is_bare: bool = False) -> Visit
     if measure == "prefill":
         return row.prefill_visits
     if measure == "energy":
-        return row.energy_visits
-    return row.engine_visits if is_bare else row.decode_visits
+        return row.visits_by("decode_j")
+    return row.visits_by("engine_s") if is_bare else row.decode_visits
 
 
 def _by(names: Sequence[str], measure: Measure) -> WorkKey:
@@ -148,11 +149,6 @@ def _pairs(
         others_b = [row for row in free_b if by(row) == by(a)]
         if len(others_a) == 1 and len(others_b) == 1:
             yield a, others_b[0]
-
-
-def _urgency(case: Compared) -> tuple[int, float]:
-    order = {"slower": 0, "faster": 1, "no significant difference": 2, "unknown": 3}
-    return order[case.ratio.verdict], case.ratio.mid
 
 
 def _settings(row: ResultRow) -> Any:

@@ -137,17 +137,14 @@ def _off(rows: Sequence[ResultRow]) -> Iterator[str]:
     off.sort(key=lambda pair: abs(log(_speed(pair[0]) / pair[1].mid)), reverse=True)
     for row, speed in off[:MOST_OFF]:
         side = "below" if _speed(row) < speed.low else "above"
+        share = row.gap.rest_share if row.gap else 0.0
+        rest = f"; {percent(share)} of the time is unexplained" if share > LARGE_REST else ""
         yield (
             f"{row.case.work.text} ({row.case.setting_text}): {number(_speed(row))} tok/s is"
-            f" {side} the predicted {number(speed.low)} to {number(speed.high)}{_unexplained(row)}"
+            f" {side} the predicted {number(speed.low)} to {number(speed.high)}{rest}"
         )
     if len(off) > MOST_OFF:
         yield f"{len(off)} of {len(known)} cases are outside their predicted intervals"
-
-
-def _unexplained(row: ResultRow) -> str:
-    share = row.gap.rest_share if row.gap else 0.0
-    return f"; {percent(share)} of the time is unexplained" if share > LARGE_REST else ""
 
 
 def _noise(rows: Sequence[ResultRow]) -> Iterator[str]:

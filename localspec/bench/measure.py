@@ -251,14 +251,10 @@ WATCH_S = 0.5
 def main() -> int:
     request: dict[str, Any] = json.loads(sys.argv[1])
     threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
-    measured = measure(Case.from_json(request["case"]), request["n_samples"], _stage)
+    case, n_samples = Case.from_json(request["case"]), request["n_samples"]
+    measured = measure(case, n_samples, lambda text: print("stage", text, flush=True))  # noqa: T201
     sys.stdout.write(f"measured {json.dumps(document_of(measured))}\n")
     return 0
-
-
-def _stage(sentence: str) -> None:
-    sys.stdout.write(f"stage {sentence}\n")
-    sys.stdout.flush()
 
 
 def _watch(parent: int) -> None:

@@ -27,7 +27,8 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
-from localspec.prediction.roofline import Roofline, Speed
+from localspec.prediction.roofline import Roofline
+from localspec.prediction.speed import Speed
 from localspec.session.config import SessionConfig
 from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from localspec.bench.case import Case
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Gap, Passes, Sample, gap_of
 from localspec.bench.statistics import Estimate, estimate, more_visits
 from localspec.bench.store import Visited
-from localspec.prediction.roofline import Speed
+from localspec.prediction.speed import Speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,11 @@ class ResultRow:
         """Whether llama-bench measured it, which times the engine alone."""
         return self.environment["localspec"] is None
 
-    @property
-    def engine_visits(self) -> tuple[tuple[float, ...], ...]:
-        """Decoded tokens a second inside the engine, by visit."""
+    def visits_by(self, cost: Literal["engine_s", "decode_j"]) -> tuple[tuple[float, ...], ...]:
+        """Decoded tokens a second inside the engine, or a joule, by visit."""
         measured = [v.measurement.samples for v in self.visits if v.measurement]
-        rates = (tuple(s.n_tokens / s.engine_s for s in part if s.engine_s) for part in measured)
-        return tuple(filter(None, rates))
+        known = ([(s.n_tokens, getattr(s, cost)) for s in samples] for samples in measured)
+        return _kept(tuple(n / spent for n, spent in part if spent) for part in known)
 
     @property
     def is_curve(self) -> bool:
@@ -78,7 +77,7 @@ class ResultRow:
     @property
     def tpot_ms(self) -> float | None:
         """Milliseconds a token, for one user."""
-        return 1e3 * self.case.work.batch / self.decode_tps.mid if self.decode_tps else None
+        return 1e3 / self.decode_each_tps if self.decode_each_tps else None
 
     @property
     def decode_each_tps(self) -> float | None:
@@ -90,13 +89,6 @@ class ResultRow:
         """Speed of all sequences by the time inside the engine, as llama-bench measures it."""
         rates = [s.n_tokens / s.engine_s for s in self.samples if s.engine_s and s.n_tokens]
         return median(rates) if rates else None
-
-    @property
-    def energy_visits(self) -> tuple[tuple[float, ...], ...]:
-        """Decoded tokens a joule, by visit."""
-        measured = [v.measurement.samples for v in self.visits if v.measurement]
-        rates = (tuple(s.n_tokens / s.decode_j for s in part if s.decode_j) for part in measured)
-        return tuple(filter(None, rates))
 
     @property
     def joules_per_token(self) -> float | None:
@@ -123,9 +115,8 @@ class ResultRow:
 
     @property
     def passes_per_s(self) -> float | None:
-        if self.decode_tps is None or not self.tokens_per_pass:
-            return None
-        return self.decode_tps.mid / self.case.work.batch / self.tokens_per_pass
+        per_pass = self.tokens_per_pass
+        return self.decode_each_tps / per_pass if self.decode_each_tps and per_pass else None
 
     @property
     def bytes_per_s(self) -> float | None:
@@ -137,10 +128,8 @@ class ResultRow:
     @property
     def roofline_share(self) -> float | None:
         """Streamed bytes over the memory's bandwidth."""
-        if self.bytes_per_s is None or self.prediction is None:
-            return None
-        bandwidth = self.prediction.bandwidth_bytes_per_s
-        return self.bytes_per_s / bandwidth if bandwidth else None
+        bandwidth = self.prediction and self.prediction.bandwidth_bytes_per_s
+        return self.bytes_per_s / bandwidth if self.bytes_per_s is not None and bandwidth else None
 
     @property
     def more_visits(self) -> int | None:

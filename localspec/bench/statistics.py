@@ -89,9 +89,7 @@ def estimate(visits: Visits) -> Estimate:
     return Estimate(mid, min(float(low), mid), max(float(high), mid))
 
 
-def ratio(
-    a: Visits, b: Visits, drift: Drift | None = None, confidence: float = COMPARED_CONFIDENCE
-) -> Ratio:
+def ratio(a: Visits, b: Visits, drift: Drift | None = None) -> Ratio:
     """Median of b over median of a; give `drift` for runs that were not interleaved."""
     mid = _median(b) / _median(a)
     if sum(map(len, a)) < 2 or sum(map(len, b)) < 2:
@@ -103,7 +101,7 @@ def ratio(
     ]
     least = sqrt(2) * LEAST_DRIFT if drift else 0.0
     n_free = drift.n_free if drift else max(1, len(a) + len(b) - 2)
-    reach = student_t((1 + confidence) / 2, n_free) * hypot(*spreads, least)
+    reach = student_t((1 + COMPARED_CONFIDENCE) / 2, n_free) * hypot(*spreads, least)
     return Ratio(mid, mid * exp(-reach), mid * exp(reach))
 
 

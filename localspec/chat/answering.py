@@ -8,14 +8,13 @@ context. The system prompt and the newest message always stay.
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered, Dropped
 from localspec.chat.figures import AnswerRun, Figures
+from localspec.chat.frontend import AnswerView
 from localspec.chat.loading import LoadedModel
-from localspec.decode.step import Step
-from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
 from localspec.format import count
@@ -96,28 +95,6 @@ RoomDecision = Literal["drop", "stop", "cancel"]
 Decide = Callable[[Shortage], RoomDecision]
 
 
-class AnswerView(Protocol):
-    """Where an answer appears while it comes.
-
-    `paused_s`: how long the program was suspended meanwhile.
-    """
-
-    @property
-    def paused_s(self) -> float: ...
-
-    def begin(self, opening: Opening, n_prompt: int) -> None:
-        """An answer to `n_prompt` tokens is coming; `opening`: where it begins."""
-        ...
-
-    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
-        """Show more parts, of one step; None for what was held back at the end."""
-        ...
-
-    def end(self) -> None:
-        """The answer is over."""
-        ...
-
-
 class Cancelled(Exception):
     """The user withdraws the message."""
 
@@ -139,11 +116,11 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     with _kept(chat, loaded, view, run):
         _generate(loaded, prompt, chat.options, view, run)
         while run.finish_reason == "context" and chat.when_full == "drop":
-            longer = _without_old_turns(chat, loaded, run)
-            options = _what_is_left(chat.options, run)
-            if longer is None or options.max_tokens == 0:
+            longer, most = _without_old_turns(chat, loaded, run), chat.options.max_tokens
+            n_left = most and max(0, most - len(run.tokens))
+            if longer is None or n_left == 0:
                 break
-            _generate(loaded, longer, options, view, run)
+            _generate(loaded, longer, replace(chat.options, max_tokens=n_left), view, run)
     return run
 
 
@@ -161,7 +138,7 @@ def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> 
             answer = Answer(
                 text=run.said,
                 thought=run.thought,
-                tokens=run.whole_tokens,
+                tokens=() if run.parser.is_stopped else tuple(run.tokens),
                 tokenizer=loaded.transcript.tokenizer,
                 finish_reason=run.finish_reason,
                 figures=Figures.of(run, loaded).to_json(),
@@ -170,11 +147,7 @@ def _kept(chat: Chat, loaded: LoadedModel, view: AnswerView, run: AnswerRun) -> 
 
 
 def _generate(
-    loaded: LoadedModel,
-    prompt: list[int],
-    options: ReplyOptions,
-    view: AnswerView,
-    run: AnswerRun,
+    loaded: LoadedModel, prompt: list[int], options: ReplyOptions, view: AnswerView, run: AnswerRun
 ) -> None:
     reply = loaded.session.reply(prompt, options, parser=run.parser)
     run.replies.append(reply)
@@ -234,9 +207,3 @@ def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[
     drop_turns(chat, found)
     prompt = loaded.transcript.prompt(chat.conversation.system, chat.conversation.seen)
     return [*prompt, *run.tokens]
-
-
-def _what_is_left(options: ReplyOptions, run: AnswerRun) -> ReplyOptions:
-    if options.max_tokens is None:
-        return options
-    return replace(options, max_tokens=max(0, options.max_tokens - len(run.tokens)))

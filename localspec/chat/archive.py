@@ -183,7 +183,13 @@ def export_text(conversation: Conversation, ending: str) -> str:
     if ending in (".md", ".markdown"):
         return _markdown(conversation)
     if ending == ".json":
-        return json.dumps(_document(conversation), ensure_ascii=False, indent=2) + "\n"
+        document = {
+            "name": conversation.name,
+            "settings": conversation.settings,
+            "messages": _messages(conversation),
+            "figures": [turn.answer.figures for turn in conversation.turns if turn.answer],
+        }
+        return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
     raise UserError(f"the file's ending says how to export, .md or .json, not {ending!r}")
 
 
@@ -213,12 +219,3 @@ def _messages(conversation: Conversation) -> list[Message]:
         if turn.answer is not None:
             said.append(message_of(turn.answer))
     return said
-
-
-def _document(conversation: Conversation) -> dict[str, object]:
-    return {
-        "name": conversation.name,
-        "settings": conversation.settings,
-        "messages": _messages(conversation),
-        "figures": [turn.answer.figures for turn in conversation.turns if turn.answer],
-    }

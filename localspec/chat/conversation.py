@@ -108,16 +108,11 @@ def of_json(document: Any) -> Event | None:
 def _answer(document: dict[str, Any]) -> Answer:
     known = {f.name: document[f.name] for f in fields(Answer) if f.name in document}
     known["tokens"] = tuple(int(token) for token in known.get("tokens", ()))
-    if "thought" not in known:
-        known |= _apart(known["text"])
+    if "thought" not in known:  # an earlier version saved both as one
+        parts = parts_of(known["text"])
+        for name, is_thought in (("text", False), ("thought", True)):
+            known[name] = "".join(part.text for part in parts if part.is_thought == is_thought)
     return Answer(**known)
-
-
-def _apart(text: str) -> dict[str, str]:
-    """Thought and text of an answer that an earlier version saved as one."""
-    parts = parts_of(text)
-    said = "".join(part.text for part in parts if not part.is_thought)
-    return {"text": said, "thought": "".join(part.text for part in parts if part.is_thought)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,9 @@ class Editor:
         self._session: PromptSession[str] = PromptSession(
             history=TypedBefore(str(history)) if history else InMemoryHistory(),
             completer=CommandCompleter(commands),
-            complete_while_typing=Condition(self._is_command),
+            complete_while_typing=Condition(
+                lambda: self._session.default_buffer.text.startswith("/")
+            ),
             multiline=True,
             key_bindings=_keys(),
             prompt_continuation=CONTINUED,
@@ -132,9 +134,6 @@ class Editor:
         app = self._session.app
         if self._is_over() and app.is_running and not app.is_done:
             app.exit(exception=EOFError)
-
-    def _is_command(self) -> bool:
-        return self._session.default_buffer.text.startswith("/")
 
 
 def _keys() -> KeyBindings:

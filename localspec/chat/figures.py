@@ -12,7 +12,7 @@ from localspec.dialogue.parser import AnswerParser
 from localspec.format import count, elapsed, percent, plus_minus, speed
 
 if TYPE_CHECKING:
-    from localspec.prediction.roofline import Speed
+    from localspec.prediction.speed import Speed
     from localspec.session.reply import Reply
 
 
@@ -49,16 +49,6 @@ class AnswerRun:
         return "".join(reply.thought for reply in self.replies)
 
     @property
-    def n_thought(self) -> int:
-        """Tokens of the reasoning."""
-        return self.parser.n_tokens.get("thought", 0)
-
-    @property
-    def whole_tokens(self) -> tuple[int, ...]:
-        """The emitted ids; none where a stop text has cut the last ones."""
-        return () if self.parser.is_stopped else tuple(self.tokens)
-
-    @property
     def tokens(self) -> list[int]:
         return [token for reply in self.replies for token in reply.tokens]
 
@@ -81,14 +71,6 @@ class AnswerRun:
         seconds = sum(one.decode_s or 0.0 for one in timings) - self.paused_s
         n_tokens = sum(one.n_tokens - one.n_first for one in timings)
         return n_tokens / seconds if n_tokens and seconds > 0 else None
-
-    @property
-    def passes(self) -> int:
-        return sum(reply.stats.passes for reply in self.replies)
-
-    @property
-    def tokens_per_pass(self) -> float | None:
-        return sum(r.stats.tokens for r in self.replies) / self.passes if self.passes else None
 
     @property
     def sources(self) -> tuple[DraftSource, ...]:
@@ -121,16 +103,16 @@ class Figures:
     finish_reason: str
     seed: int
     ttft_s: float | None
-    predicted_ttft_s: float | None
     prefill_tps: float | None
     decode_tps: float | None
-    predicted: "Speed | None"
-    ceiling_tps: float | None
     passes: int
     tokens_per_pass: float | None
-    joules_per_token: float | None
     sources: tuple[DraftSource, ...]
-    story: str
+    predicted_ttft_s: float | None = None
+    predicted: "Speed | None" = None
+    ceiling_tps: float | None = None
+    joules_per_token: float | None = None
+    story: str = ""
 
     @classmethod
     def of(cls, run: AnswerRun, loaded: LoadedModel) -> Self:
@@ -140,9 +122,11 @@ class Figures:
         n_prompt = run.replies[0].n_prompt_tokens if run.replies else 0
         n_evaluated = timings.n_prefilled
         depth = max(0, run.n_context - n_tokens // 2)
+        passes = sum(reply.stats.passes for reply in run.replies)
+        n_of_passes = sum(reply.stats.tokens for reply in run.replies)
         return cls(
             n_tokens=n_tokens,
-            n_thought=run.n_thought,
+            n_thought=run.parser.n_tokens.get("thought", 0),
             n_prompt=n_prompt,
             n_evaluated=n_evaluated,
             n_context=min(run.n_context, n_ctx),
@@ -156,8 +140,8 @@ class Figures:
             decode_tps=run.decode_tps,
             predicted=expected and expected.decode(depth),
             ceiling_tps=expected and expected.ceiling_tps(depth),
-            passes=run.passes,
-            tokens_per_pass=run.tokens_per_pass,
+            passes=passes,
+            tokens_per_pass=n_of_passes / passes if passes else None,
             joules_per_token=timings.joules_per_token,
             sources=run.sources,
             story=run.replies[-1].speculation_summary if run.replies else "",

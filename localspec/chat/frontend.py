@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from localspec.decode.drafters import OPTIONS
 from localspec.display import json_line, shown_on
@@ -17,64 +17,38 @@ from localspec.errors import UserError
 from localspec.notify import Notify
 
 if TYPE_CHECKING:
-    from localspec.chat.answering import AnswerView, RoomDecision, Shortage
+    from localspec.chat.answering import RoomDecision, Shortage
     from localspec.chat.figures import Figures
     from localspec.chat.loading import LoadingModel, Partner
     from localspec.decode.step import Step
     from localspec.dialogue.markup import AnswerPart, Opening
 
 
-class Frontend(Protocol):
-    """Where messages come from and answers go."""
+class AnswerView:
+    """Where an answer appears while it comes."""
 
     @property
-    def can_edit(self) -> bool:
-        """Whether `read` lets the user change its draft."""
-        ...
+    def paused_s(self) -> float:
+        """How long the program was suspended meanwhile."""
+        return 0.0
 
-    def read(self, draft: str) -> str:
-        """The next message; the user can edit `draft` to make it.
+    def begin(self, opening: "Opening", n_prompt: int) -> None:
+        """An answer to `n_prompt` tokens is coming; `opening`: where it begins."""
 
-        Raises EOFError at the end, KeyboardInterrupt, and UserError for what is no text.
-        """
-        ...
+    def write(self, parts: "Sequence[AnswerPart]", step: "Step | None") -> None:
+        """Show more parts, of one step; None for what was held back at the end."""
+        raise NotImplementedError
 
-    def wait(self, loading: "LoadingModel") -> "Partner":
-        """The model, once it has loaded. Raises what loading raised, and KeyboardInterrupt."""
-        ...
-
-    def view(self, loaded: "Partner") -> "AnswerView":
-        """Where the next answer appears."""
-        ...
-
-    def finished(self, figures: "Figures", *, is_first: bool) -> None:
-        """Show the figures of an answer that is over."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Tell the user something, from any thread."""
-        ...
-
-    def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Show what was asked for, in columns."""
-        ...
-
-    def decide(self, found: "Shortage") -> "RoomDecision":
-        """What to do where the context is nearly full."""
-        ...
+    def end(self) -> None:
+        """The answer is over."""
 
 
-class PlainView:
+class PlainView(AnswerView):
     """Writes the answer through, without its thought; it ends with a new line."""
-
-    paused_s = 0.0
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._shown = shown_on(out)
-
-    def begin(self, opening: "Opening", n_prompt: int) -> None:
-        """Nothing is shown yet."""
 
     def write(self, parts: "Sequence[AnswerPart]", step: "Step | None") -> None:
         """Show it at once."""
@@ -83,25 +57,29 @@ class PlainView:
         self._out.flush()
 
     def end(self) -> None:
-        """End the line."""
         self._out.write("\n")
         self._out.flush()
 
 
-class PipeFrontend:
-    """Answers go to stdout and notes to stderr, for nobody who could edit or decide.
+class Frontend:
+    """Where messages come from and answers go: of this one to stdout, and notes to stderr, for
+    nobody who could edit or decide.
 
     `next_message` raises EOFError or StopIteration at the end, and UserError for what is no text.
     """
 
     can_edit = False
+    """Whether `read` lets the user change its draft."""
 
     def __init__(self, next_message: Callable[[], str], notify: Notify) -> None:
         self._next_message = next_message
         self._notify = notify
 
     def read(self, draft: str) -> str:
-        """The next message; a draft is sent as it is."""
+        """The next message; the user can edit `draft` to make it, or it is sent as it is.
+
+        Raises EOFError at the end, KeyboardInterrupt, and UserError for what is no text.
+        """
         if draft:
             return draft
         try:
@@ -110,34 +88,34 @@ class PipeFrontend:
             raise EOFError from None
 
     def say(self, text: str) -> None:
-        """Write a note."""
+        """Tell the user something, from any thread."""
         self._notify(text)
 
     def wait(self, loading: "LoadingModel") -> "Partner":
-        """Wait in short steps, between which Ctrl-C is heard."""
+        """The model, once it has loaded. Raises what loading raised, and KeyboardInterrupt."""
         while not loading.wait(0.2):
             pass
         return loading.result()
 
-    def view(self, loaded: "Partner") -> "AnswerView":
-        """Plain text on stdout."""
+    def view(self, loaded: "Partner") -> AnswerView:
+        """Where the next answer appears."""
         return PlainView(sys.stdout)
 
     def finished(self, figures: "Figures", *, is_first: bool) -> None:
-        """Write the line below, as a note."""
+        """Show the figures of an answer that is over."""
         from localspec.chat.figures import line  # noqa: PLC0415 - `generate` needs none
 
         self.say(line(figures, with_first_token=is_first))
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Write columns, as notes."""
+        """Show what was asked for, in columns."""
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.say("  ".join(cells).rstrip())
 
     def decide(self, found: "Shortage") -> "RoomDecision":
-        """Old turns stay, and the answer stops where the context is full."""
+        """What to do where the context is nearly full: let the answer stop there."""
         return "stop"
 
 
@@ -163,16 +141,11 @@ def emit(event: str, values: dict[str, Any]) -> None:
     print(json_line({"event": event, **values}), flush=True)  # noqa: T201
 
 
-class EventsView:
+class EventsView(AnswerView):
     """Text as events, reasoning apart from the answer.
 
     An event has `drafted_by` where a drafted token was accepted, and `is_tool_call` in a tool call.
     """
-
-    paused_s = 0.0
-
-    def begin(self, opening: "Opening", n_prompt: int) -> None:
-        """Nothing is said yet."""
 
     def write(self, parts: "Sequence[AnswerPart]", step: "Step | None") -> None:
         """Write one event a part."""
@@ -184,11 +157,8 @@ class EventsView:
             called = {"is_tool_call": True} if part.kind == "tool_call" else {}
             emit("text", {"text": part.text, "is_thought": part.is_thought, **called, **more})
 
-    def end(self) -> None:
-        """The figures follow."""
 
-
-class ProgramFrontend(PipeFrontend):
+class ProgramFrontend(Frontend):
     """What a person would see becomes events."""
 
     def __init__(self, next_line: Callable[[], str]) -> None:
@@ -203,16 +173,13 @@ class ProgramFrontend(PipeFrontend):
             emit("loaded", loaded.described)
         return loaded
 
-    def view(self, loaded: "Partner") -> "AnswerView":
-        """Text as events."""
+    def view(self, loaded: "Partner") -> AnswerView:
         return EventsView()
 
     def finished(self, figures: "Figures", *, is_first: bool) -> None:
-        """All figures of the answer."""
         emit("answer", figures.to_json())
 
     def table(self, rows: Sequence[tuple[str, ...]]) -> None:
-        """Rows as lists."""
         emit("table", {"rows": [list(row) for row in rows]})
 
 

@@ -235,20 +235,17 @@ class Code:
 
     def is_safe(self) -> bool:
         """Whether a new stretch can begin here."""
-        if len(self._stretch) >= MAX_LINES:
-            return True
-        return bool(self._stretch) and not self._stretch[-1].strip() and not self._is_inside()
+        if not self._stretch or len(self._stretch) >= MAX_LINES:
+            return bool(self._stretch)
+        if self._stretch[-1].strip():
+            return False
+        # The lexer must not be inside of a string or comment at the end.
+        code = "\n".join(self._stretch).rstrip()
+        text = self._renderer.highlighted(code + "\nx", self._language)
+        plain, end = self._renderer.highlighted("x", self._language), text.plain.rfind("x")
+        styles = {str(span.style) for span in text.spans if span.end > end}
+        return styles == {str(span.style) for span in plain.spans}
 
     def begin(self) -> None:
         """Begin a new stretch."""
         self._stretch = []
-
-    def _is_inside(self) -> bool:
-        """Whether the lexer may still be inside of a string or comment at the end."""
-        code = "\n".join(self._stretch).rstrip()
-        text = self._renderer.highlighted(code + "\nx", self._language)
-        plain = self._renderer.highlighted("x", self._language)
-        end = text.plain.rfind("x")
-        return {str(s.style) for s in text.spans if s.end > end} != {
-            str(s.style) for s in plain.spans
-        }

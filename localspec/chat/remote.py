@@ -62,7 +62,11 @@ class ServerAddress:
     def model(self, name: str | None) -> dict[str, Any]:
         """What the server says of a model, or of its first one. LocalspecError where it cannot."""
         with closing(self._connection(CONNECT_S)) as connection:
-            document = self._json(self._answer(connection, "GET", "/v1/models", None))
+            answer = self._answer(connection, "GET", "/v1/models", None)
+            try:
+                document = json.loads(answer.read())
+            except (OSError, HTTPException, ValueError) as error:
+                raise EngineError(f"{self.url} answered what is no JSON: {error}") from error
         listed = document.get("data") if isinstance(document, dict) else None
         models = [each for each in listed or () if isinstance(each, dict) and "id" in each]
         if not models:
@@ -81,8 +85,8 @@ class ServerAddress:
             for event in _events(answer):
                 if event == "[DONE]":
                     return
-                yield self._checked(json.loads(event))
-        except (OSError, HTTPException, ValueError) as error:
+                yield self._checked(event)
+        except (OSError, HTTPException) as error:
             raise self._lost(error) from error
         raise LostError(f"{self.url} went away in the middle of an answer")
 
@@ -115,17 +119,15 @@ class ServerAddress:
             raise self._lost(error) from error
         raise self._refusal(answer.status, text)
 
-    def _json(self, answer: HTTPResponse) -> Any:
-        try:
-            return json.loads(answer.read())
-        except (OSError, HTTPException, ValueError) as error:
-            raise EngineError(f"{self.url} answered what is no JSON: {error}") from error
-
     def _lost(self, error: Exception) -> LostError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return LostError(f"{self.url} cannot be reached or went away ({reason}): is it running?")
 
-    def _checked(self, chunk: Any) -> dict[str, Any]:
+    def _checked(self, event: str) -> dict[str, Any]:
+        try:
+            chunk = json.loads(event)
+        except ValueError as error:
+            raise EngineError(f"{self.url} sent a chunk that is no JSON: {error}") from error
         if not isinstance(chunk, dict):
             raise EngineError(f"{self.url} sent a chunk that is no object")
         if chunk.get("error"):

@@ -10,24 +10,20 @@ from math import inf
 from time import perf_counter
 from typing import Any
 
-from localspec.chat.answering import (
-    AnswerView,
-    Cancelled,
-    Decide,
-    Shortage,
-    drop_turns,
-    reserve,
-    shortage,
-)
+from localspec.chat.answering import Cancelled, Decide, Shortage, drop_turns, reserve, shortage
 from localspec.chat.chat import Chat
 from localspec.chat.conversation import Answered
 from localspec.chat.figures import DraftSource, Figures
+from localspec.chat.frontend import AnswerView
 from localspec.chat.remote import ContextError, RemoteModel, body_of
+from localspec.dialogue.markers import Kind
 from localspec.dialogue.markup import UNOPENED, AnswerPart
 from localspec.dialogue.transcript import Answer, messages
 from localspec.errors import LocalspecError, UserError
 
-PART_OF = {"content": "text", "reasoning_content": "thought", "reasoning": "thought"}
+PART_OF: dict[str, Kind] = {
+    "content": "text", "reasoning_content": "thought", "reasoning": "thought"
+}  # fmt: skip
 """Kinds of parts by the fields that servers send them in."""
 ENDINGS = {"stop": "stop", "length": "length", "tool_calls": "stop"}
 
@@ -51,9 +47,11 @@ class RemoteRun:
         self.usage = _object(chunk, "usage") or self.usage
         self.timings = _object(chunk, "timings") or self.timings
         choices = chunk.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices else {}
+        first = choices[0] if isinstance(choices, list) and choices else None
+        choice: dict[str, Any] = first if isinstance(first, dict) else {}
         reason = choice.get("finish_reason")
-        self.finish_reason = ENDINGS.get(reason, "stop") if reason else self.finish_reason
+        if reason:
+            self.finish_reason = ENDINGS.get(str(reason), "stop")
         parts = list(_parts(_object(choice, "delta")))
         for part in parts:
             self._count(part)
@@ -89,16 +87,11 @@ class RemoteRun:
             finish_reason="context" if is_full else self.finish_reason,
             seed=seed,
             ttft_s=None if self.first_s is None else self.first_s - self.asked_s,
-            predicted_ttft_s=None,
-            prefill_tps=timings.get("prompt_per_second"),
-            decode_tps=timings.get("predicted_per_second") or self._tps(n_tokens, paused_s),
-            predicted=None,
-            ceiling_tps=None,
+            prefill_tps=_rate(timings, "prompt_per_second"),
+            decode_tps=_rate(timings, "predicted_per_second") or self._tps(n_tokens, paused_s),
             passes=passes,
             tokens_per_pass=n_tokens / passes if passes else None,
-            joules_per_token=None,
             sources=(DraftSource("drafts", drafted, accepted),) if drafted else (),
-            story="",
         )
 
     def _tps(self, n_tokens: int, paused_s: float) -> float | None:
@@ -164,13 +157,14 @@ def _messages(chat: Chat) -> list[dict[str, Any]]:
 
 def _make_room(chat: Chat, error: ContextError, decide: Decide) -> None:
     """Let old turns go, as the user wants it; else raise what the server said."""
-    found = _shortage(chat, error)
-    if found is None or not found.can_drop or chat.when_full == "stop":
-        raise UserError(f"{error}; /clear starts anew, `/full drop` lets old turns go")
-    choice = chat.when_full if chat.when_full != "ask" else decide(found)
+    found, choice = _shortage(chat, error), chat.when_full
+    if found is None or not found.can_drop:
+        choice = "stop"
+    elif choice == "ask":
+        choice = decide(found)
     if choice == "cancel":
         raise Cancelled
-    if choice != "drop":
+    if found is None or choice != "drop":
         raise UserError(f"{error}; /clear starts anew, `/full drop` lets old turns go")
     drop_turns(chat, found)
 
@@ -190,7 +184,7 @@ def _parts(delta: dict[str, Any]) -> Iterator[AnswerPart]:
     for name, kind in PART_OF.items():
         text = delta.get(name)
         if isinstance(text, str) and text:
-            yield AnswerPart(text, "thought" if kind == "thought" else "text")
+            yield AnswerPart(text, kind)
 
 
 def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -201,3 +195,8 @@ def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
 def _number(document: dict[str, Any], name: str) -> int | None:
     found = document.get(name)
     return found if isinstance(found, int) else None
+
+
+def _rate(document: dict[str, Any], name: str) -> float | None:
+    found = document.get(name)
+    return float(found) if isinstance(found, int | float) else None

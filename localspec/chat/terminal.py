@@ -5,34 +5,23 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
 from localspec import paths
-from localspec.chat.answering import AnswerView, RoomDecision, Shortage
+from localspec.chat.answering import RoomDecision, Shortage
 from localspec.chat.chat import Chat
 from localspec.chat.commands import commands_of
 from localspec.chat.conversation import Conversation
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
+from localspec.chat.frontend import AnswerView, Frontend
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
 from localspec.chat.tty import Waiting, WatchedView, quiet_terminal, terminal_size
-from localspec.chat.views import (
-    SHOWN_BY,
-    DraftsView,
-    PlainThoughtView,
-    ScreenView,
-    screen_console,
-    warm_up,
-)
+from localspec.chat.views import DraftsView, PlainThoughtView, ScreenView, screen_console, warm_up
 from localspec.format import percent
-
-if TYPE_CHECKING:
-    from localspec.session.session import Session
 
 TWICE_S = 2.0
 """Two Ctrl-C within it leave."""
@@ -46,7 +35,7 @@ class Style:
     shows_drafts: bool = False
 
 
-class TerminalFrontend:
+class TerminalFrontend(Frontend):
     """The prompt is below and answers above; notes are dim."""
 
     can_edit = True
@@ -55,9 +44,8 @@ class TerminalFrontend:
         self._chat = chat
         self._style = style
         self._console = screen_console()
-        self._editor = Editor(
-            commands_of(chat), _history(chat), self._status, lambda: chat.has_failed
-        )
+        history = paths.data_dir() / "chat-history" if chat.record.is_kept else None
+        self._editor = Editor(commands_of(chat), history, self._status, lambda: chat.has_failed)
         self._quiet = ExitStack()
         atexit.register(self._quiet.close)
         self._stopped_at = 0.0
@@ -111,8 +99,10 @@ class TerminalFrontend:
         self._held = self._chat.conversation, figures.n_context
         if figures.finish_reason == "interrupted":
             self._stopped_at = monotonic()
-        parts = _wrapped(line(figures, with_first_token=is_first), terminal_size().columns - 1)
-        self._lines([*parts, ""])
+        self._console.width = terminal_size().columns
+        text = line(figures, with_first_token=is_first)
+        for each in [*_wrapped(text, self._console.width - 1), ""]:
+            self._console.print(Text(each, style="dim"), no_wrap=True)
 
     def say(self, text: str) -> None:
         """Show a dim note, above the prompt if there is one."""
@@ -166,13 +156,14 @@ class TerminalFrontend:
 
     def _inner(self, loaded: Partner) -> AnswerView:
         if self._style.shows_drafts:
-            session, options = _session(loaded), self._chat.options
+            # Who drafted a token is known of a model that is loaded here.
+            assert isinstance(loaded, LoadedModel), "the command line refuses it"
+            session, options = loaded.session, self._chat.options
             return DraftsView(
                 sys.stdout, self._console, lambda o: session.parser(options, session.markup, o)
             )
-        if self._style.is_plain:
-            return PlainThoughtView(sys.stdout, terminal_size, self._console, SHOWN_BY)
-        return ScreenView(sys.stdout, terminal_size, self._console)
+        kind = PlainThoughtView if self._style.is_plain else ScreenView
+        return kind(sys.stdout, terminal_size, self._console)
 
     def _status(self) -> str:
         """The line at the bottom."""
@@ -197,22 +188,6 @@ class TerminalFrontend:
         else:
             self._editor.refresh()
             warm_up()
-
-    def _lines(self, lines: Sequence[str]) -> None:
-        self._console.width = terminal_size().columns
-        for text in lines:
-            self._console.print(Text(text, style="dim"), no_wrap=True)
-
-
-def _history(chat: Chat) -> Path | None:
-    """Where typed lines are kept; None where nothing is."""
-    return paths.data_dir() / "chat-history" if chat.record.is_kept else None
-
-
-def _session(loaded: Partner) -> "Session":
-    """Who drafted a token is known of a model that is loaded here."""
-    assert isinstance(loaded, LoadedModel), "the command line refuses it"
-    return loaded.session
 
 
 def _wrapped(text: str, n_columns: int) -> list[str]:

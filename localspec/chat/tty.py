@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from rich.cells import cell_len
 from rich.text import Text
 
-from localspec.chat.answering import AnswerView
+from localspec.chat.frontend import AnswerView
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart, Opening
 from localspec.display import printable
@@ -147,7 +147,7 @@ class Waiting:
             self._out.flush()
 
 
-class WatchedView:
+class WatchedView(AnswerView):
     """A `view` at a terminal: keys are quiet, and a line says what is waited for at first.
 
     `quiet` goes on until the next line is read, so that no key is echoed below the answer.
@@ -162,7 +162,6 @@ class WatchedView:
 
     @property
     def paused_s(self) -> float:
-        """Seconds in which the program was suspended meanwhile."""
         return self._quiet.paused_s if self._quiet else 0.0
 
     def begin(self, opening: Opening, n_prompt: int) -> None:
@@ -178,7 +177,6 @@ class WatchedView:
         self._view.write(parts, step)
 
     def end(self) -> None:
-        """The answer is over."""
         self._stop_waiting()
         self._view.end()
 

@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
+from localspec.chat.frontend import AnswerView
 from localspec.chat.markdown import Block, Blocks, Code, Renderer
 from localspec.chat.tty import FrameLimiter, Region, Size
 from localspec.decode.drafters.lookup import LookupDrafter
@@ -38,47 +39,70 @@ def warm_up() -> None:
     renderer.code("a = 1", "python")
 
 
-class ScreenView:
-    """Draws on `out`, a terminal of `size`; reasoning is set back, and folded when it is over."""
+SHOWN_BY = "/think shows them"
 
-    paused_s = 0.0
 
-    def __init__(self, out: TextIO, size: Size, console: Console) -> None:
+class ThoughtView(AnswerView):
+    """Draws on `out`, a terminal of `size`; reasoning is set back, and folded when it is over.
+
+    `shown_by` says how to see all of it.
+    """
+
+    def __init__(self, out: TextIO, size: Size, console: Console, shown_by: str = SHOWN_BY) -> None:
+        self._out = out
         self._region = Region(out, size)
         self._size = size
         self._console = console
         self._renderer = Renderer(console)
         self._pace = FrameLimiter()
-        self._thought = FoldedThought(self._region, self._renderer, SHOWN_BY)
-        self._blocks = Blocks()
-        self._code: Code | None = None
+        self._thought = FoldedThought(self._region, self._renderer, shown_by)
 
     def begin(self, opening: Opening, n_prompt: int) -> None:
-        """Begin anew."""
         self._thought.begin()
 
     def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
         """Take parts; draw what is finished, and the rest when a drawing is due."""
         self._console.width = self._size().columns
         for part in parts:
-            self._take(part)
+            if part.is_thought:
+                self._thought.take(part.text)
+            else:
+                self._thought.fold()
+                self._say(printable(part.text))
         if self._pace.is_due():
             started = perf_counter()
-            self._region.show(self._live())
-            self._pace.drew(started)
+            live = self._thought.lines() if self._thought.is_open else self._live()
+            if live is not None:
+                self._region.show(live)
+                self._pace.drew(started)
+        self._out.flush()
 
     def end(self) -> None:
-        """Draw all of it."""
         self._thought.fold()
+
+    def _say(self, text: str) -> None:
+        raise NotImplementedError
+
+    def _live(self) -> list[str] | None:
+        """Lines of the answer that may still change; None: all of it is written."""
+        return None
+
+
+class ScreenView(ThoughtView):
+    """The answer as Markdown."""
+
+    def __init__(self, out: TextIO, size: Size, console: Console) -> None:
+        super().__init__(out, size, console)
+        self._blocks = Blocks()
+        self._code: Code | None = None
+
+    def end(self) -> None:
+        super().end()
         for block in self._blocks.finish():
             self._finish(block)
 
-    def _take(self, part: AnswerPart) -> None:
-        if part.is_thought:
-            self._thought.take(part.text)
-            return
-        self._thought.fold()
-        for block in self._blocks.feed(printable(part.text)):
+    def _say(self, text: str) -> None:
+        for block in self._blocks.feed(text):
             self._finish(block)
 
     def _finish(self, block: Block) -> None:
@@ -103,8 +127,6 @@ class ScreenView:
             code.begin()
 
     def _live(self) -> list[str]:
-        if self._thought.is_open:
-            return self._thought.lines()
         live = self._blocks.live
         if self._code is not None:
             return self._code.lines(live.text if live else "")
@@ -112,7 +134,6 @@ class ScreenView:
 
 
 MAX_LINES = 4
-SHOWN_BY = "/think shows them"
 
 
 class FoldedThought:
@@ -153,42 +174,15 @@ class FoldedThought:
             self._region.commit([*self._renderer.dim(line), ""])
 
 
-class PlainThoughtView:
-    """Writes an answer through to a terminal, and folds its thought."""
+class PlainThoughtView(ThoughtView):
+    """The answer as it is, written through."""
 
-    paused_s = 0.0
-
-    def __init__(self, out: TextIO, size: Size, console: Console, shown_by: str) -> None:
-        self._out = out
-        self._size = size
-        self._console = console
-        self._region = Region(out, size)
-        self._thought = FoldedThought(self._region, Renderer(console), shown_by)
-        self._pace = FrameLimiter()
-
-    def begin(self, opening: Opening, n_prompt: int) -> None:
-        """Nothing is shown yet."""
-        self._thought.begin()
-
-    def write(self, parts: Sequence[AnswerPart], step: Step | None) -> None:
-        """Show text at once, and a thought when a drawing is due."""
-        self._console.width = self._size().columns
-        for part in parts:
-            if part.is_thought:
-                self._thought.take(part.text)
-                continue
-            self._thought.fold()
-            self._out.write(printable(part.text))
-        if self._thought.is_open and self._pace.is_due():
-            started = perf_counter()
-            self._region.show(self._thought.lines())
-            self._pace.drew(started)
-        self._out.flush()
+    def _say(self, text: str) -> None:
+        self._out.write(text)
 
     def end(self) -> None:
-        """End the line."""
-        self._thought.fold()
-        self._out.write("\n")
+        super().end()
+        self._say("\\n")
         self._out.flush()
 
 
@@ -198,10 +192,8 @@ DIM = Style(dim=True)
 """Underline and bold tell them apart where there are no colours."""
 
 
-class DraftsView:
+class DraftsView(AnswerView):
     """Writes token by token; a token that nobody drafted has no colour."""
-
-    paused_s = 0.0
 
     def __init__(
         self, out: TextIO, console: Console, parser_of: Callable[[Opening], AnswerParser]
@@ -234,7 +226,6 @@ class DraftsView:
             self._show(Text(gap + part.text, DIM + style if part.is_thought else style))
 
     def end(self) -> None:
-        """End the line."""
         self._show(Text("\n"))
 
     def _show(self, text: Text) -> None:

@@ -5,7 +5,7 @@ can be swept, and under which flags.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
@@ -159,7 +159,12 @@ def sweep_of(flags: SweepFlags, arguments: list[str]) -> "Sweep":
 
     if flags.quick and flags.full:
         raise UserError("--quick contradicts --full: choose one")
-    flags = _with_preset(flags)
+    # Explicit options win over a preset's, one by one.
+    preset = dict(PRESETS["quick"] if flags.quick else PRESETS["full"] if flags.full else {})
+    if flags.swept.keys() & {"kv_k", "kv_v"}:
+        preset.pop("kv", None)
+    left = {name: text for name, text in preset.items() if getattr(flags, name) is None}
+    flags = replace(flags, **left)  # type: ignore[type-var]
     settings = _settings(flags)
     named = [name for option in flags.models or [] for name in option.split(",")]
     asked: list[str | None] = [*arguments, *named] or [None]
@@ -173,17 +178,11 @@ def sweep_of(flags: SweepFlags, arguments: list[str]) -> "Sweep":
         per_category=flags.per_category,
         with_curve=flags.quick or flags.full,
         adapt=_adapting(flags),
-        **_lengths(flags),
+        n_prompt=numbers("-p", flags.n_prompt or "512", 0, MAX_TOKENS),
+        n_gen=numbers("-n", flags.n_gen or "128", 0, MAX_TOKENS),
+        depth=numbers("-d", flags.depth or "0", 0, MAX_TOKENS),
+        batch=numbers("--batch", flags.batch or "1", 1, MAX_BATCH),
     )
-
-
-def _with_preset(flags: SweepFlags) -> SweepFlags:
-    """Explicit options win over a preset's, one by one."""
-    preset = dict(PRESETS["quick"] if flags.quick else PRESETS["full"] if flags.full else {})
-    if flags.swept.keys() & {"kv_k", "kv_v"}:
-        preset.pop("kv", None)
-    given = {f.name for f in fields(flags) if getattr(flags, f.name) is not None}  # type: ignore[arg-type]
-    return replace(flags, **{name: text for name, text in preset.items() if name not in given})  # type: ignore[type-var]
 
 
 def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
@@ -198,15 +197,6 @@ def _adapting(flags: SweepFlags) -> "Callable[[SessionConfig], SessionConfig]":
     return lambda config: replace(
         config, settings=with_profile(config.model, config.settings, kept, once)
     )
-
-
-def _lengths(flags: SweepFlags) -> dict[str, Any]:
-    return {
-        "n_prompt": numbers("-p", flags.n_prompt or "512", 0, MAX_TOKENS),
-        "n_gen": numbers("-n", flags.n_gen or "128", 0, MAX_TOKENS),
-        "depth": numbers("-d", flags.depth or "0", 0, MAX_TOKENS),
-        "batch": numbers("--batch", flags.batch or "1", 1, MAX_BATCH),
-    }
 
 
 def _settings(flags: SweepFlags) -> dict[str, tuple[Any, ...]]:

@@ -89,7 +89,7 @@ def _hold(conversation: "Chat", frontend: "Frontend", how: ChatFlags) -> None:
 
 
 def _frontend(conversation: "Chat", how: ChatFlags) -> "Frontend":
-    from localspec.chat.frontend import PipeFrontend, is_dumb, typed_line
+    from localspec.chat.frontend import Frontend, is_dumb, typed_line
 
     if how.is_interactive and not is_dumb():
         from localspec.chat.terminal import Style, TerminalFrontend
@@ -104,7 +104,7 @@ def _frontend(conversation: "Chat", how: ChatFlags) -> "Frontend":
         frontend = ProgramFrontend(next_message)
         conversation.notify = frontend.say
         return frontend
-    return PipeFrontend(next_message, notify)
+    return Frontend(next_message, notify)
 
 
 def _messages(prompt: str | None) -> Callable[[], str]:

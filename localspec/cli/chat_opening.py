@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from localspec.cli.flags import EngineFlags, ReplyFlags
@@ -99,6 +100,7 @@ def open_chat(
     from localspec.chat.archive import latest
     from localspec.chat.chat import Chat
     from localspec.chat.conversation import Configured, Conversation, SystemSet
+    from localspec.session.config import reply_options
 
     kept = Conversation.of(record.events())
     where, settings = _elsewhere(engine, how, kept, model), dict[str, Any]()
@@ -110,8 +112,8 @@ def open_chat(
         settings = {"server": where.address.url}
     settings |= {key: getattr(flags, key) for key in TOLD_SETTINGS if key in flags.given}
     is_first = model is None and how.server is None and latest() is None
-    options = flags.reply_options(engine.verify)
-    chat = Chat(_load_first if is_first else _load, where, options, record, how.when_full)
+    options = reply_options(**flags.keywords(engine.verify))
+    chat = Chat(partial(_load, is_first), where, options, record, how.when_full)
     if any(kept.settings.get(key) != value for key, value in settings.items()):
         chat.add(Configured(settings))
     if flags.system and flags.system != kept.system:
@@ -125,11 +127,8 @@ def _elsewhere(
     """The server that is to answer: the one that is named, or where the conversation was held."""
     from localspec.chat.remote import Elsewhere, ServerAddress
 
-    address = (
-        how.server
-        if how.server is not None
-        else (kept.settings.get("server") if model is None else None)
-    )
+    held = kept.settings.get("server") if model is None else None
+    address = held if how.server is None else how.server
     if address is None:
         if how.api_key is not None:
             raise UserError("--api-key is for a server: name it with --server")
@@ -161,16 +160,20 @@ def _with_kept(flags: Flags, kept: "Conversation", model: str | None) -> Flags:
     return replace(flags, given=flags.given | frozenset(old), **old)
 
 
-def _load(where: "Where", record: "Record", notify: Notify, on_progress: Progress) -> "Partner":
+def _load(
+    is_first: bool, where: "Where", record: "Record", notify: Notify, on_progress: Progress
+) -> "Partner":
     """Load a model and its saved cache, or ask a server for its own. Raises LocalspecError.
 
-    The thread that loads imports the engine, so that the prompt is there already.
+    On the first run: say which model would be better here, once the starter is there. The thread
+    that loads imports the engine, so that the prompt is there already.
     """
     from localspec.chat.loading import LoadedModel
     from localspec.chat.remote import Elsewhere, RemoteModel
     from localspec.chat.states import States
     from localspec.dialogue.transcript import Transcript
     from localspec.forecast.forecast import Expectation
+    from localspec.forecast.recommend import better_than_starter
     from localspec.session.chat_template import NO_TEMPLATE
     from localspec.session.session import Session
 
@@ -182,7 +185,7 @@ def _load(where: "Where", record: "Record", notify: Notify, on_progress: Progres
         if session.prompts.template is None:
             notify(NO_TEMPLATE)
         states = States(session)
-        return LoadedModel(
+        loaded = LoadedModel(
             session=session,
             config=where,
             transcript=Transcript(session.prompts, facts.tokenizer.digest, session.markup),
@@ -193,16 +196,6 @@ def _load(where: "Where", record: "Record", notify: Notify, on_progress: Progres
     except BaseException:
         session.close()
         raise
-
-
-def _load_first(
-    where: "Where", record: "Record", notify: Notify, on_progress: Progress
-) -> "Partner":
-    """On the first run: say which model would be better here, once the starter is there."""
-    from localspec.forecast.recommend import better_than_starter
-
-    loaded = _load(where, record, notify, on_progress)
-    sentence = better_than_starter()
-    if sentence:
+    if is_first and (sentence := better_than_starter()):
         notify(sentence)
     return loaded

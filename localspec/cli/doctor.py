@@ -37,6 +37,8 @@ def doctor(
     retest: bool = typer.Option(False, "--retest", help="Test the engine build again."),
 ) -> None:
     """Show what this machine and this engine build can do."""
+    from localspec.forecast.basis import prediction_basis
+
     findings = {
         "localspec": _localspec(),
         "machine": _machine(),
@@ -44,7 +46,7 @@ def doctor(
         "devices": _or_error(_devices),
         "graphics": _graphics(),
         "probe": _or_error(_probes),
-        "prediction": _or_error(_prediction),
+        "prediction": _or_error(prediction_basis),
         "self_test": _or_error(lambda: _self_test(retest=retest)),
         "starter": _or_error(_starter),
     }
@@ -160,12 +162,6 @@ def _self_test(*, retest: bool) -> dict[str, Any]:
             kind: error if isfinite(error) else None for kind, error in health.errors.items()
         },
     }
-
-
-def _prediction() -> dict[str, Any]:
-    from localspec.forecast.basis import prediction_basis
-
-    return prediction_basis()
 
 
 def _starter() -> dict[str, Any]:

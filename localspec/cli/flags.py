@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from localspec.cli.notify import notify
 from localspec.cli.options import option
 from localspec.cli.prompts import check_text
+from localspec.cli.pull import fetched
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.sampling_fields import SAMPLING
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
-    from localspec.session.config import ReplyKeywords, ReplyOptions, SessionConfig
+    from localspec.session.config import ReplyKeywords, SessionConfig
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"
@@ -60,14 +61,7 @@ class EngineFlags(Settings):
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
-        return session_config(model, settings, given, notify, _fetched, is_auto=not self.no_auto)
-
-
-def _fetched(reference: str) -> Path:
-    """Pulled, where it is not here."""
-    from localspec.cli.pull import fetched
-
-    return fetched(reference)
+        return session_config(model, settings, given, notify, fetched, is_auto=not self.no_auto)
 
 
 @dataclass(frozen=True)
@@ -110,8 +104,15 @@ class ReplyFlags:
         check_text("--system", self.system or "")
         such = "enable_thinking=false"
         variables = (variable(text, "--template-arg", such) for text in self.template_arg or ())
+        usual = {each.name: each.default for each in fields(self)}
+        chosen: Any = {  # a model's file may recommend the rest
+            keyword: getattr(self, name)
+            for name, keyword in _CHOICES.items()
+            if name in self.given or getattr(self, name) != usual[name]
+        }
+        sampling: ReplyKeywords = chosen
         return {
-            **self._sampling(),
+            **sampling,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
             "min_tokens": self.min_tokens,
@@ -122,22 +123,6 @@ class ReplyFlags:
             "think": self.think,
             "template_args": dict(variables),
         }
-
-    def _sampling(self) -> "ReplyKeywords":
-        """What was chosen: a model's file may recommend the rest."""
-        usual = {each.name: each.default for each in fields(self)}
-        chosen: Any = {
-            keyword: getattr(self, name)
-            for name, keyword in _CHOICES.items()
-            if name in self.given or getattr(self, name) != usual[name]
-        }
-        return chosen
-
-    def reply_options(self, verify: WhenSampled) -> "ReplyOptions":
-        """With a random seed where none is given, and a way to verify for "auto"."""
-        from localspec.session.config import reply_options
-
-        return reply_options(**self.keywords(verify))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from localspec.sampling_fields import SAMPLING
 
 if TYPE_CHECKING:
     from localspec.api import Model
-    from localspec.chat.answering import AnswerView
+    from localspec.chat.frontend import AnswerView
     from localspec.session.asking import SessionConfig
     from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply

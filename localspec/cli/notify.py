@@ -155,8 +155,10 @@ class Lines:
                 notify(f"{stage} {name}{size}{kept}")
         elif now_s - self.said_s >= LINE_EVERY_S:
             self.said_s = now_s
-            rate = (n_bytes - self.n_begin) / (now_s - self.begun_s)
-            left = _left(n_bytes, total, rate)
+            rate, left = (n_bytes - self.n_begin) / (now_s - self.begun_s), ""
+            if total and rate > 0:
+                minutes, seconds = divmod(round((total - n_bytes) / rate), 60)
+                left = f", {minutes}:{seconds:02d} left"
             notify(f"{stage} {name}: {_done(n_bytes, total)}, {rate / 1e6:.1f} MB/s{left}")
 
 
@@ -164,10 +166,3 @@ def _done(n_bytes: int, total: int | None) -> str:
     if not total:
         return f"{n_bytes / 1e6:,.1f} MB"
     return f"{100 * n_bytes / total:.0f} % of {total / 1e6:,.1f} MB"
-
-
-def _left(n_bytes: int, total: int | None, rate: float) -> str:
-    if not total or rate <= 0:
-        return ""
-    minutes, seconds = divmod(round((total - n_bytes) / rate), 60)
-    return f", {minutes}:{seconds:02d} left"

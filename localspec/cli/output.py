@@ -30,28 +30,27 @@ UNLIMITED = 1000
 """Cells of a terminal in which every table fits."""
 
 
-def table_of(*columns: str, rows: Rows = (), no_wrap: bool = True, **more: Any) -> "Table":
-    """A table without lines: the first column to the left, the others to the right."""
+def table_of(
+    *columns: str, rows: Rows = (), left: int = 1, no_wrap: bool = True, **more: Any
+) -> "Table":
+    """A table without lines: the first `left` columns to the left, the others to the right."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, title_justify="left", title_style="", **more)
+    usual: dict[str, Any] = {"box": None, "title_justify": "left", "title_style": ""}
+    table = Table(**{**usual, **more}, pad_edge=False)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="right" if i else "left", no_wrap=no_wrap)
+        table.add_column(name, justify="left" if i < left else "right", no_wrap=no_wrap)
     for row in rows:
         table.add_row(*map(Text, row))
     return table
 
 
-def folding_table(*columns: str, rows: Rows = ()) -> "Table":
+def folding_table(*columns: str, rows: Rows = (), **more: Any) -> "Table":
     """A table of texts: long ones go on in the next line."""
-    from rich.text import Text
-
-    table = table_of()
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
+    table = table_of(*columns, rows=rows, left=len(columns), no_wrap=False, **more)
+    for column in table.columns:
+        column.overflow = "fold"
     return table
 
 
@@ -65,12 +64,9 @@ def labelled_table() -> "Table":
 def ruled_table(title: str, *columns: str, left: int = 1, no_wrap: bool = True) -> "Table":
     """A table with a title and ruled headings; its first `left` columns go to the left."""
     from rich import box
-    from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < left else "right", no_wrap=no_wrap)
-    return table
+    more: dict[str, Any] = {"title": title, "title_style": None, "box": box.SIMPLE_HEAD}
+    return table_of(*columns, left=left, no_wrap=no_wrap, **more)
 
 
 def fitting(

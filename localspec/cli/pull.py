@@ -75,7 +75,11 @@ def fetch(
     except KeyboardInterrupt:
         notify("the downloaded part is kept, and the same command goes on from there")
         raise
-    _summarise(got)
+    n_fetched = sum(file.n_fetched for file in got)
+    if n_fetched:
+        notify(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the right SHA-256")
+    else:
+        notify("everything is here already")
     return got
 
 
@@ -88,14 +92,6 @@ def go_offline(*, wanted: bool) -> None:
     """Tell the hub's library, which reads the variable once: before its import."""
     if wanted:
         os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _summarise(got: "list[Got]") -> None:
-    n_fetched = sum(file.n_fetched for file in got)
-    if n_fetched:
-        notify(f"fetched {n_fetched / 1e6:,.1f} MB; every file has the right SHA-256")
-    else:
-        notify("everything is here already")
 
 
 def _document(file: "Got") -> dict[str, Any]:
@@ -120,21 +116,18 @@ def verify(
     localspec verify --repair
     """
     go_offline(wanted=offline)
+    from localspec.registry.manifest import pulled_files
+    from localspec.registry.removal import pulled_as
+
+    files = pulled_files() if model is None else pulled_as(model, with_adopted=True)
     with transfers(quiet=True) as on_progress:
-        results = [_verified(file, on_progress, repair=repair) for file in _files(model)]
+        results = [_verified(file, on_progress, repair=repair) for file in files]
     if as_json:
         print_json({"files": [_finding(*result) for result in results]})
     else:
         _show_findings(results)
     if any(finding.state != "whole" and not mended for finding, mended in results):
         raise typer.Exit(1)
-
-
-def _files(model: str | None) -> "list[Pulled]":
-    from localspec.registry.manifest import pulled_files
-    from localspec.registry.removal import pulled_as
-
-    return pulled_files() if model is None else pulled_as(model, with_adopted=True)
 
 
 def _verified(file: "Pulled", on_progress: "OnProgress", *, repair: bool) -> "tuple[Finding, bool]":

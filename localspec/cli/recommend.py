@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from localspec.forecast.known_machine import KnownMachine
     from localspec.forecast.recommend import Recommendation, UseCase
-    from localspec.prediction.roofline import Seconds, Speed
+    from localspec.prediction.speed import Seconds, Speed
 
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10
@@ -39,8 +39,7 @@ def recommend(
         ),
     ] = "chat",
     memory: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Memory of the device, e.g. 16GB."),
+        str | None, typer.Option(metavar="SIZE", help="Memory of the device, e.g. 16GB.")
     ] = None,
     device: Annotated[
         str | None,

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 Form = Literal["table", "json", "csv", "md", "bench-json", "bench-md", "scoreboard"]
 FileArgument = Annotated[
-    str,
-    typer.Argument(metavar="FILE", help="Results of bench or of `llama-bench -o json`."),
+    str, typer.Argument(metavar="FILE", help="Results of bench or of `llama-bench -o json`.")
 ]
 
 
@@ -54,7 +53,13 @@ def report(
         notify("--png writes SVG files: use --svg")
     folder = svg or png
     if folder:
-        _write_pictures(results, folder)
+        from localspec.bench.report.charts import charts_of
+        from localspec.bench.report.svg import picture
+        from localspec.bench.report.tables import all_rows
+
+        make_folder(folder, "--svg")
+        for chart in charts_of(all_rows(results)):
+            write_text(folder / f"{chart.key}.svg", "--svg", picture(chart.caption, [chart]))
     if not (html or folder) or form != "table" or as_json:
         print_results(results, "json" if as_json else form)
 
@@ -65,7 +70,9 @@ def open_results(name: str | None) -> "Results":
     None: the newest of all.
     """
     from localspec import paths
+    from localspec.bench.llama_bench import results_of, rows_in
     from localspec.bench.store import read_results, result_files
+    from localspec.store import read_text
 
     folder = paths.data_dir() / "results"
     path = folder if name is None else Path(name).expanduser()
@@ -75,21 +82,17 @@ def open_results(name: str | None) -> "Results":
             raise UserError(f"there are no results in {path}: run `localspec bench` first")
         return read_results(newest)
     kept = folder / name
-    return _read(kept if not path.exists() and kept.exists() else path)
-
-
-def _read(path: Path) -> "Results":
-    from localspec.bench.llama_bench import results_of, rows_in
-    from localspec.bench.store import read_results
-    from localspec.store import read_text
-
+    path = kept if not path.exists() and kept.exists() else path
     rows = rows_in(read_text(path, str(path)))
     return results_of(path, rows) if rows else read_results(path)
 
 
 def print_results(results: "Sequence[Results]", form: Form) -> None:
     """Raises UserError where llama-bench could have measured none of them."""
+    from localspec.bench.report import llama_bench
     from localspec.bench.report.documents import csv_text, document, markdown_text
+    from localspec.bench.report.tables import all_rows
+    from localspec.cli.bench_tables import show
 
     if form == "json":
         print_json(document(results))
@@ -97,34 +100,15 @@ def print_results(results: "Sequence[Results]", form: Form) -> None:
         echo(csv_text(results), end="")
     elif form == "md":
         echo(markdown_text(results), end="")
-    elif form in ("bench-json", "bench-md", "scoreboard"):
-        _print_as_llama_bench(results, form)
-    else:
-        from localspec.cli.bench_tables import show
-
+    elif form == "table":
         show(results)
-
-
-def _print_as_llama_bench(results: "Sequence[Results]", form: Form) -> None:
-    from localspec.bench.report import llama_bench
-    from localspec.bench.report.tables import all_rows
-
-    rows = list(llama_bench.rows_of(all_rows(results)))
-    if form == "bench-json":
-        print_json(rows)
     else:
-        shown = llama_bench.markdown if form == "bench-md" else llama_bench.scoreboard
-        echo(shown(rows), end="")
-
-
-def _write_pictures(results: "Sequence[Results]", folder: Path) -> None:
-    from localspec.bench.report.charts import charts_of
-    from localspec.bench.report.svg import picture
-    from localspec.bench.report.tables import all_rows
-
-    make_folder(folder, "--svg")
-    for chart in charts_of(all_rows(results)):
-        write_text(folder / f"{chart.key}.svg", "--svg", picture(chart.caption, [chart]))
+        rows = list(llama_bench.rows_of(all_rows(results)))
+        if form == "bench-json":
+            print_json(rows)
+        else:
+            shown = llama_bench.markdown if form == "bench-md" else llama_bench.scoreboard
+            echo(shown(rows), end="")
 
 
 def compare(before: FileArgument, after: FileArgument, as_json: JsonFlag = False) -> None:

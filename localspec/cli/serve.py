@@ -64,6 +64,10 @@ class ServeFlags:
         None, "Let pages of this origin ask, beside this machine's; * is any; may be repeated.",
         "--cors", panel=SERVER, metavar="ORIGIN",
     )  # fmt: skip
+    allow_host: list[str] | None = option(
+        None, "Answer at this name, too, where only this machine asks; * is any; may be repeated.",
+        "--allow-host", panel=SERVER, metavar="NAME",
+    )  # fmt: skip
     default: list[str] | None = option(
         None, "A field for requests that leave it out, as temperature=0.2; may be repeated.",
         "--default", panel=SERVER, metavar="FIELD=VALUE",
@@ -137,12 +141,14 @@ class ServeFlags:
         """As the server takes them."""
         from localspec.serve.answering import HttpLimits
         from localspec.serve.app import HttpOptions
-        from localspec.serve.server import about
+        from localspec.serve.server import LOOPBACK, about
 
         name, *others = self.names(session)
         limits = HttpLimits(self.queue_s, is_strict=self.strict_model)
         how: Any = {"aliases": tuple(others), "without": frozenset(self.without or ())}
         told = {**about(session), "tags": _words(self.tags)}
+        names = tuple(self.allow_host or ())
+        how["hosts"] = None if set(self.hosts) - set(LOOPBACK) else names
         how |= {"slot_folder": self.slot_save_path, "about": told}
         return HttpOptions(name, self.keys, self.origins, limits, **how)
 

@@ -69,9 +69,7 @@ _OF_DICTS = frozenset(dir(dict))
 
 def _environment() -> Sandbox:
     sandbox = Sandbox(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols", GenerationTag],
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationTag]
     )
     sandbox.filters["tojson"] = _to_json
     sandbox.tests["none"] = _is_none

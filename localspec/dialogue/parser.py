@@ -150,7 +150,9 @@ class AnswerParser:
         stream, name = self._stream, self._names.get(token)
         before, n_held = stream.n_decoded, len(stream.held)
         piece = self._vocabulary.piece(token) if name is None else name.encode()
-        text = stream.push(piece or self._hidden(token))
+        if not piece and self._splitter.kind == "tool_call":
+            piece = self._vocabulary.text(token).encode()  # nothing of a call is lost
+        text = stream.push(piece)
         if name is None and not (n_held or stream.held or self._drops_space):
             parts = self._splitter.at_once(text)
             if parts:
@@ -169,11 +171,6 @@ class AnswerParser:
         if self._drops_space:
             text, self._drops_space = text.removeprefix(" "), False
         return self._splitter.feed(text)
-
-    def _hidden(self, token: int) -> bytes:
-        """A control token inside a tool call has its name as text: nothing of a call is lost."""
-        is_call = self._splitter.kind == "tool_call"
-        return self._vocabulary.text(token).encode() if is_call else b""
 
 
 def splitter(markup: Markup, opening: Opening) -> SectionSplitter | FrameSplitter:

@@ -149,9 +149,10 @@ class Specials:
 
     @cached_property
     def _always(self) -> frozenset[str]:
-        """Tokens of the template that are read wherever they stand."""
+        """Tokens of the template that are read wherever they stand: marks, unlike words."""
         users = [text for text, kind in self.vocabulary.specials.items() if kind == "user"]
-        return frozenset(t for t in users if t in self.source and _is_mark(t))
+        marks = (t for t in users if len(t) > 1 and not t.isspace() and not t.isalnum())
+        return frozenset(t for t in marks if t in self.source)
 
     @cached_property
     def _heads(self) -> tuple[str, ...]:
@@ -168,11 +169,6 @@ class Specials:
     @cached_property
     def _tails(self) -> frozenset[str]:
         return frozenset(text[n:] for text in self._texts for n in range(1, len(text)))
-
-
-def _is_mark(text: str) -> bool:
-    """Whether a token marks something, unlike one of spaces or a word."""
-    return len(text) > 1 and not text.isspace() and not text.isalnum()
 
 
 def _joined(parts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:

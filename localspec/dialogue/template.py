@@ -52,7 +52,10 @@ class ChatTemplate:
         self.source = source
         self._values = {**(variables or {}), "bos_token": bos, "eos_token": eos}
         self._now = now and now.isoformat()
-        _check_values(self._values)
+        try:
+            json.dumps(self._values)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"a template's variables are what JSON can have: {error}") from error
         _compile(source)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
@@ -70,13 +73,6 @@ class ChatTemplate:
     def variables(self) -> frozenset[str]:
         """Names that the source asks for, beside those that every template is given."""
         return frozenset(_answer(self.source, "variables")["variables"])
-
-
-def _check_values(values: Mapping[str, Any]) -> None:
-    try:
-        json.dumps(values)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"a template's variables are what JSON can have: {error}") from error
 
 
 @lru_cache(8)

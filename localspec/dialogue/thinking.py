@@ -39,10 +39,7 @@ class ThinkVariables:
 
 
 def think_variables(
-    level: Think,
-    source: str,
-    names: Collection[str],
-    render: Callable[[Mapping[str, Any]], object],
+    level: Think, source: str, names: Collection[str], render: Callable[[Mapping[str, Any]], object]
 ) -> ThinkVariables:
     """What tells a template, which names the variables `names`, to think so.
 

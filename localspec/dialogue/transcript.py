@@ -121,7 +121,8 @@ class Transcript:
 
     def _kept(self, prompt: Rendered, turns: Sequence[Turn]) -> list[_Kept]:
         """The answers that the prompt repeats, with the ids that the model gave them."""
-        asking = _asking(prompt)
+        # What a template writes behind the last question asks for an answer.
+        asking = [prompt.text[end:] for end in _ends(prompt, len(prompt.messages) - 1)]
         said = [i for i, each in enumerate(prompt.messages) if each["role"] == "assistant"]
         answers = [turn.answer for turn in turns if turn.answer and messages(None, [turn])[1:]]
         kept: list[_Kept] = []
@@ -166,11 +167,6 @@ def _ends(prompt: Rendered, i: int) -> Sequence[int]:
     if span is None:
         return ()
     return tuple({_ends_with(prompt, span[1], prompt.messages[i]["content"]): 0, span[1]: 0})
-
-
-def _asking(prompt: Rendered) -> Sequence[str]:
-    """What a template writes behind the last question: it asks for an answer."""
-    return [prompt.text[end:] for end in _ends(prompt, len(prompt.messages) - 1)]
 
 
 def _before(prompt: Rendered, start: int, said: str, spelled: str) -> int | None:

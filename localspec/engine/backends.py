@@ -9,16 +9,15 @@ A card is known by its PCI address; a backend that does not tell it has no twin.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
-from typing import Any
 
 from localspec import paths
 from localspec.engine.child import run_module
-from localspec.engine.device_health import devices_text, sound_devices
-from localspec.engine.health import engine_fingerprint
+from localspec.engine.health import devices_text, engine_fingerprint, sound_devices
 from localspec.hardware.machine import Reported
 from localspec.notify import Notify
-from localspec.store import Kept, hashed
+from localspec.store import Kept, document_of, hashed, value_of
 
 CHILD = "localspec.engine.llama.backend_prober"
 LIMIT_S = 240.0
@@ -91,9 +90,4 @@ def _kept(group: Sequence[Reported]) -> Kept[FasterBackend]:
     names = " ".join(device.name for device in group)
     key = f"{engine_fingerprint()} {names} {devices_text(group)}"
     path = hashed(paths.cache_dir() / "faster-backend", key)
-    return Kept(path, _read, lambda found: {"name": found.name, "seconds": found.seconds})
-
-
-def _read(document: Any) -> FasterBackend:
-    """Raises KeyError or TypeError where it is none."""
-    return FasterBackend(str(document["name"]), dict(document["seconds"]))
+    return Kept(path, partial(value_of, FasterBackend), document_of)

@@ -258,7 +258,6 @@ class HeldTokens:
     """What the cache holds, in order. Not to be changed from outside."""
 
     def eval(self: Context, tokens: Sequence[int], n_logits: int) -> Logits:
-        """Append `tokens` and return logits for the last `n_logits` of them."""
         return rows_of(self.engine.decode([(self, tokens, n_logits)])[0])
 
     def truncate(self: Context, n: int) -> None:

@@ -60,10 +60,7 @@ class Ending:
 
 
 def run_module(
-    module: str,
-    arguments: list[str],
-    on_line: Callable[[str], None],
-    limit_s: float | None = None,
+    module: str, arguments: list[str], on_line: Callable[[str], None], limit_s: float | None = None
 ) -> Ending:
     """Run `python -m module` to its end and hand on its lines; it never outlives this call, nor do
     its temporary files: models of a gigabyte are among them.

@@ -88,16 +88,11 @@ def grammar_of(given: Mapping[str, Any]) -> Grammar | None:
         return None
     kind, value = found[0]
     if kind == "schema" and isinstance(value, str):
-        _check_json(value)
+        try:  # the matcher's place of an error is that in a grammar around it
+            json.loads(value)
+        except ValueError as error:
+            raise UserError(f"the schema is no JSON: {error}") from error
     return Grammar(kind, value if isinstance(value, str) else json.dumps(value)).checked()
-
-
-def _check_json(schema: str) -> None:
-    """UserError with the place in the text itself: the matcher's is that in a grammar around it."""
-    try:
-        json.loads(schema)
-    except ValueError as error:
-        raise UserError(f"the schema is no JSON: {error}") from error
 
 
 class GrammarTokenizer:

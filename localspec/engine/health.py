@@ -4,13 +4,17 @@ Some builds are not: GCC 12 drops the stores of the AMX tile configuration, and 
 built by it dies at the first batch of two tokens (llama.cpp PR 26954). Where repacked weights crash
 or compute something else than plain ones, localspec loads models without repacking, which is slower
 and right. Verdicts are kept by a fingerprint of the build, taken without loading it.
+
+Does a graphics device compute what the processor does? Asked once per build, device and driver: one
+that is broken or too old gives wrong numbers, or ends the process. A child evaluates two small
+models on the device and on the processor.
 """
 
 import hashlib
 import importlib.util
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -20,7 +24,10 @@ from localspec import paths
 from localspec.engine.child import Ending, run_module
 from localspec.errors import EngineError
 from localspec.hardware.detect import processor_features, processor_name
-from localspec.store import Kept
+from localspec.hardware.gpus import system_gpus
+from localspec.hardware.machine import Reported
+from localspec.notify import Notify
+from localspec.store import Kept, hashed
 
 _DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
@@ -65,8 +72,9 @@ def module_files() -> list[Path]:
 
 
 CHILD = "localspec.engine.llama.selftest"
-LIMIT_S = 120.0
-"""The test takes one or two seconds."""
+LIMIT_S, DEVICE_LIMIT_S = 120.0, 240.0
+"""The test takes one or two seconds. A driver may compile its programs first, which takes minutes
+where it does so in software."""
 
 LARGEST_ERROR = 0.25
 """Of the logits' spread. Kernels round differently (Q4_0: 0.04); broken ones are off by > 1."""
@@ -85,7 +93,7 @@ class Health:
         return self.problem is None
 
 
-def engine_health(notify: Callable[[str], None]) -> Health:
+def engine_health(notify: Notify) -> Health:
     """The verdict on the installed build, from the cache or by testing now.
 
     `notify` hears of a problem once. Raises EngineError where the build cannot evaluate at all.
@@ -106,13 +114,13 @@ def engine_health(notify: Callable[[str], None]) -> Health:
 def run_self_test() -> Health:
     """Test now. Raises EngineError where the build fails without repacked weights too."""
     with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
-        errors, ending = _run_child([folder])
+        errors, ending = _run_child([folder], LIMIT_S)
         if ending.is_success:
             return Health(_difference(errors), errors)
         ending.raise_known()
         if ending.is_killed:
             raise EngineError(f"the engine's self-test was stopped ({ending.reason}): try again")
-        _, plain_ending = _run_child([folder, "plain"])
+        _, plain_ending = _run_child([folder, "plain"], LIMIT_S)
         if not plain_ending.is_success:
             raise EngineError(
                 f"the engine fails its self-test ({plain_ending.reason}): "
@@ -126,14 +134,14 @@ def forget_verdict() -> None:
     _kept().path.unlink(missing_ok=True)
 
 
-def _run_child(arguments: list[str]) -> tuple[dict[str, float], Ending]:
+def _run_child(arguments: list[str], limit_s: float) -> tuple[dict[str, float], Ending]:
     errors: dict[str, float] = {}
 
     def on_line(line: str) -> None:
         weight_type, _, error = line.partition(" ")
         errors[weight_type] = float(error)
 
-    return errors, run_module(CHILD, arguments, on_line, LIMIT_S)
+    return errors, run_module(CHILD, arguments, on_line, limit_s)
 
 
 def _difference(errors: dict[str, float]) -> str | None:
@@ -146,3 +154,55 @@ def _kept() -> Kept[Health]:
     folder = paths.cache_dir() / "engine-health"
     folder.mkdir(exist_ok=True)
     return Kept(folder / f"{engine_fingerprint()}.json", lambda kept: Health(**kept), asdict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """What is wrong with a device; None in a sound one."""
+
+    problem: str | None
+
+
+def sound_devices(devices: Sequence[Reported], notify: Notify) -> list[Reported]:
+    """Those that compute what the processor does. `notify` hears of the others."""
+    found: list[Reported] = []
+    for device in devices:
+        problem = None if device.backend == "rpc" else device_health(device, notify).problem
+        if problem is None:
+            found.append(device)
+        else:
+            notify(
+                f"{device.name} ({device.description}) is not used: {problem}; a newer driver may"
+                " help, and `localspec doctor` tests again"
+            )
+    return found
+
+
+def device_health(device: Reported, notify: Notify) -> DeviceHealth:
+    """The verdict, from the cache or by testing now, which `notify` hears of."""
+    kept = _device_kept(device)
+    health = kept.load()
+    if health is None:
+        notify(f"testing {device.name} ({device.description}) once")
+        health = _tested(device)
+        kept.save(health)
+    return health
+
+
+def devices_text(devices: Sequence[Reported]) -> str:
+    """Part of the key of whatever was measured or kept on these devices: names, memory, drivers."""
+    parts = [f"{each.backend} {each.description} {each.total_bytes}" for each in devices]
+    return "; ".join([*parts, *(repr(gpu) for gpu in system_gpus())]) if parts else ""
+
+
+def _tested(device: Reported) -> DeviceHealth:
+    with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
+        errors, ending = _run_child([folder, "on", device.name], DEVICE_LIMIT_S)
+    failed = None if ending.is_success else f"its test failed ({ending.reason})"
+    return DeviceHealth(_difference(errors) or failed)
+
+
+def _device_kept(device: Reported) -> Kept[DeviceHealth]:
+    key = f"{engine_fingerprint()} {device.name} {devices_text([device])}"
+    path = hashed(paths.cache_dir() / "device-health", key)
+    return Kept(path, lambda kept: DeviceHealth(**kept), asdict)

@@ -36,7 +36,10 @@ class Interrupt:
     def __enter__(self) -> Self:
         if self._depth == 0:
             self.requested = False
-            if self._previous is None and _can_listen():
+            # A job in the background has SIGINT ignored by its shell, and means it; None: not
+            # Python's own.
+            now = signal.getsignal(signal.SIGINT) if _is_main() else None
+            if self._previous is None and now not in (signal.SIG_IGN, None):
                 self._previous = signal.signal(signal.SIGINT, self._on_signal)
         self._depth += 1
         return self
@@ -58,11 +61,6 @@ class Interrupt:
         if self.requested or self._depth == 0:
             raise KeyboardInterrupt
         self.requested = True
-
-
-def _can_listen() -> bool:
-    # A job in the background has SIGINT ignored by its shell, and means it; None: not Python's own.
-    return _is_main() and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
 
 
 def _is_main() -> bool:

@@ -30,7 +30,6 @@ class BufferLogits:
         self._rows, self._start = rows, start
 
     def row(self, i: int) -> npt.NDArray[np.float32]:
-        """Scores of row `i`, shape (n_vocab,)."""
         assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
         return self._rows[self._start + i]
 
@@ -39,7 +38,6 @@ class BufferLogits:
         return self._rows[self._start : self._start + n]
 
     def argmax(self, i: int) -> int:
-        """The id with the highest score in row `i`."""
         assert self._engine.n_decodes == self._decode, "these logits died at a later decode"
         row = self._rows[self._start + i]
         best = int(row.argmax())

@@ -210,7 +210,12 @@ class Child:
         """Of what `begin` asked for. None: every request was taken, and the rows are there."""
         if self._pass_s is not None:
             n_words = self.shared.n_words
-            self._await_end(self._pass_s.get(n_words, POLL_S) - EARLY_S)
+            early_s = self._pass_s.get(n_words, POLL_S) - EARLY_S
+            if early_s < POLL_S - EARLY_S:  # when it should end is known
+                if early_s > 0:
+                    self._pipe.sleep(early_s)
+                self._pipe.look(2 * EARLY_S)
+            self._wait()
             self._pass_s[n_words] = perf_counter() - self._begun_s
         return self._received()
 
@@ -223,14 +228,6 @@ class Child:
         if found.error:
             raise ERRORS.get(found.error, EngineError)(found.value)
         return found.value
-
-    def _await_end(self, early_s: float) -> None:
-        """Of a decode that should not end before that."""
-        if early_s < POLL_S - EARLY_S:
-            if early_s > 0:
-                self._pipe.sleep(early_s)
-            self._pipe.look(2 * EARLY_S)
-        self._wait()
 
     def _received(self) -> Any:
         self._wait()

@@ -17,9 +17,8 @@ from time import perf_counter
 
 from localspec import paths
 from localspec.engine.child import run_module
-from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
-from localspec.engine.health import engine_fingerprint
+from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.ways import waiting
 from localspec.errors import EngineError
 from localspec.format import percent

@@ -44,31 +44,25 @@ class ProcessContext(HeldTokens):
         """Nothing: the engine with workers shares no cells."""
 
     def clear(self) -> None:
-        """Forget everything."""
         self._ask("clear")
         self.tokens = []
 
     def checkpoint_place(self, n: int) -> int | None:
-        """Where on the way to `n` tokens a `checkpoint` pays; None: nowhere."""
         return None if self.engine.rollback_limit is None else self._ask("checkpoint_place", n)
 
     def checkpoint(self) -> None:
-        """Remember this place, so that going back to it evaluates nothing."""
         if self.engine.rollback_limit is not None:
             self._ask("checkpoint")
 
     def save(self, path: Path) -> None:
-        """Write what the cache holds, with its tokens, to a file."""
         self._ask("save", path)
 
     def restore(self, path: Path) -> bool:
-        """Hold what an engine of the same `state_key` saved; False and empty if it does not fit."""
         self.tokens = self._ask("restore", path) or []
         return bool(self.tokens)
 
     @property
     def state_bytes(self) -> int:
-        """The size of what `save` writes."""
         return self._ask("state_bytes")
 
     def _ask(self, verb: str, *arguments: Any) -> Any:
@@ -92,7 +86,9 @@ class EngineProcess:
         self.rollback_limit: int | None = None
         self._contexts: list[ProcessContext] = []
         self._child: Child | None = None
-        self.vocabulary = _vocabulary_of(config.model)
+        from localspec.engine.llama.vocabulary import load_vocabulary  # noqa: PLC0415 - loads libllama
+
+        self.vocabulary: Any = load_vocabulary(config.model)
         self._start(config, on_progress)
 
     def head(self, facts: HeadFacts, n: int) -> NoReturn:
@@ -106,7 +102,6 @@ class EngineProcess:
             child.close()
 
     def context(self) -> ProcessContext:
-        """A new, empty sequence."""
         n = len(self._contexts)
         if n == self.config.settings.n_sequences:
             raise EngineError(f"all {n} sequences of this engine are in use")
@@ -114,11 +109,9 @@ class EngineProcess:
         return self._contexts[-1]
 
     def scratch(self) -> ProcessContext:
-        """The first sequence for measurements before it is used; to be left empty."""
         return ProcessContext(self, 0)
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
-        """From the next decode on."""
         self.ask("set_threads", n_threads, n_threads_batch)
 
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | LocalspecError]:
@@ -235,9 +228,3 @@ class EngineProcess:
 def _place(context: Any) -> int:
     assert isinstance(context, ProcessContext)
     return context.place
-
-
-def _vocabulary_of(model: Path) -> Any:
-    from localspec.engine.llama.vocabulary import load_vocabulary  # noqa: PLC0415 - loads libllama
-
-    return load_vocabulary(model)

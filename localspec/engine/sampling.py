@@ -113,10 +113,7 @@ class Chooser:
     """
 
     def __init__(
-        self,
-        sampling: Sampling,
-        constraint: Constraint | None = None,
-        least: Least | None = None,
+        self, sampling: Sampling, constraint: Constraint | None = None, least: Least | None = None
     ) -> None:
         self.sampling, self._is_greedy = sampling, sampling.is_greedy
         self._constraint = constraint

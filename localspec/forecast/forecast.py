@@ -25,7 +25,7 @@ from localspec.notify import silent
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import Memory, memory_of
 from localspec.prediction.quants import QUANTS, variants_of
-from localspec.prediction.roofline import Roofline, Seconds, Share, Speed
+from localspec.prediction.roofline import Roofline, Share
 from localspec.prediction.speculation import (
     Advice,
     BestDraft,
@@ -34,6 +34,7 @@ from localspec.prediction.speculation import (
     advice,
     speculation_at,
 )
+from localspec.prediction.speed import Seconds, Speed
 from localspec.registry.catalog import named_entry
 from localspec.registry.repository import usual_file
 from localspec.registry.resolve import locate, written_name

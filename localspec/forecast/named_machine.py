@@ -98,15 +98,10 @@ class NamedMachine:
 
     def _alone(self, offload: Offload, host: Rates | None) -> PredictedMachine:
         """On the first device, with what it has."""
-        device = self.devices[0].candidates[0]
-        return PredictedMachine(
+        return replace(
+            published_machine(self.devices[0]),
             name=self.title,
-            bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
-            flops_per_s=device.fp16_flops_per_s,
-            source=f"published: {device.source}",
             memory_bytes=self.memory_bytes,
-            free_bytes=None,
-            rates=PublishedRates.of(self.devices[0]),
             host_rates=host,
             n_offloaded=offload.n_layers,
             n_cpu_moe=offload.n_cpu_moe,
@@ -137,6 +132,20 @@ class NamedMachine:
             yield f"{offload.n_layers} layers there, the others on {where}"
         if offload.n_cpu_moe and not offload.note:
             yield f"experts of {offload.n_cpu_moe} layers on {where}"
+
+
+def published_machine(match: Match, backend: str | None = None) -> PredictedMachine:
+    """One device by its published figures; what memory it has is left to whoever knows."""
+    device = match.candidates[0]
+    return PredictedMachine(
+        name=device.name,
+        bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
+        flops_per_s=device.fp16_flops_per_s,
+        source=f"published: {device.source}",
+        memory_bytes=None,
+        free_bytes=None,
+        rates=PublishedRates.of(match, backend),
+    )
 
 
 def _peer(match: Match) -> Peer:

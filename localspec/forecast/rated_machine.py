@@ -5,6 +5,7 @@ same device stand in; a processor is unknown without a probe.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from localspec.engine.graphics import engine_reports
 from localspec.engine.health import engine_health
@@ -16,6 +17,7 @@ from localspec.forecast.named_machine import (
     NamedMachine,
     machine_notes,
     own_processor,
+    published_machine,
     room_notes,
 )
 from localspec.forecast.probing import host_of, probed_rates, setting_of
@@ -27,7 +29,6 @@ from localspec.notify import Notify
 from localspec.prediction.host_memory import Host
 from localspec.prediction.memory import memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
-from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import Rates
 from localspec.settings import Attention, Settings
 
@@ -86,20 +87,15 @@ def engine_features() -> str:
 
 
 def _published(device: LocalDevice, needed_bytes: int) -> PredictedMachine:
-    known = device.match.device
-    if device.backend == "cpu" or known is None:
+    if device.backend == "cpu" or device.match.device is None:
         raise HardwareError(
             f"{device.name} is not in the table of devices and was not measured: run `localspec"
             " predict` with an engine and without --probe off, or name a --device"
         )
-    return PredictedMachine(
-        name=known.name,
-        bandwidth_bytes_per_s=known.bandwidth_bytes_per_s,
-        flops_per_s=known.fp16_flops_per_s,
-        source=f"published: {known.source}",
+    return replace(
+        published_machine(device.match, device.backend),
         memory_bytes=device.total_bytes,
         free_bytes=device.free_bytes,
-        rates=PublishedRates.of(device.match, device.backend),
         notes=(
             *machine_notes(device.match),
             *room_notes(needed_bytes, device.free_bytes or device.total_bytes),

@@ -38,19 +38,9 @@ class ValueType(IntEnum):
     FLOAT64 = 12
 
 
-FORMATS: dict[int, str] = {
-    ValueType.UINT8: "B",
-    ValueType.INT8: "b",
-    ValueType.UINT16: "H",
-    ValueType.INT16: "h",
-    ValueType.UINT32: "I",
-    ValueType.INT32: "i",
-    ValueType.FLOAT32: "f",
-    ValueType.BOOL: "?",
-    ValueType.UINT64: "Q",
-    ValueType.INT64: "q",
-    ValueType.FLOAT64: "d",
-}
+# The letters of `struct`, in the order above; a dash has a form of its own.
+_LETTERS = zip(ValueType, "BbHhIif?--Qqd", strict=True)
+FORMATS: dict[int, str] = {kind: letter for kind, letter in _LETTERS if letter != "-"}
 
 LENGTH = struct.Struct("<Q")
 
@@ -69,10 +59,6 @@ class Array:
     @property
     def is_strings(self) -> bool:
         return self.type == ValueType.STRING
-
-    @property
-    def is_floats(self) -> bool:
-        return self.type in (ValueType.FLOAT32, ValueType.FLOAT64)
 
     def numbers(self) -> tuple[int | float, ...]:
         """The values of an array that is not one of strings; booleans are 0 and 1."""

@@ -21,7 +21,7 @@ from math import prod
 from typing import Any
 
 from localspec.errors import ModelError
-from localspec.gguf.cursor import MAX_KEY_BYTES, Array, Cursor, Source, Value, shown
+from localspec.gguf.cursor import MAX_KEY_BYTES, Array, Cursor, Source, Value, ValueType, shown
 from localspec.gguf.not_gguf import BEGINNING_BYTES, not_gguf
 from localspec.gguf.types import BY_ID, GgmlType
 
@@ -98,7 +98,7 @@ class Header:
         array = self.array(key)
         if array is None:
             return None
-        if array.is_strings or array.is_floats:
+        if array.type in (ValueType.STRING, ValueType.FLOAT32, ValueType.FLOAT64):
             raise self._wrong_kind(key, "an array of whole numbers")
         return tuple(int(number) for number in array.numbers())
 
@@ -230,10 +230,7 @@ def _read_info(cursor: Cursor) -> Info:
 
 
 def _placed(
-    cursor: Cursor,
-    infos: list[Info],
-    data: tuple[int, int],
-    part: int,
+    cursor: Cursor, infos: list[Info], data: tuple[int, int], part: int
 ) -> tuple[Tensor, ...]:
     """The tensors with offsets in the file; ModelError unless one begins where the last ends."""
     (start, alignment), expected, tensors = data, 0, dict[str, Tensor]()

@@ -22,11 +22,6 @@ _SCHEMES = ("http", "https", "socks5", "socks5h")
 
 def hub(part: str = "") -> Any:
     """A module of the hub's library: `hub("utils")`. UserError for a variable it cannot read."""
-    _check_variables()
-    return importlib.import_module(f"huggingface_hub{'.' if part else ''}{part}")
-
-
-def _check_variables() -> None:
     for name in _SECONDS:
         value = os.environ.get(name)
         if value is not None and not re.fullmatch(r"\s*\d+\s*", value):
@@ -36,6 +31,7 @@ def _check_variables() -> None:
         raise UserError(
             f"HF_ENDPOINT={endpoint!r} is no address: write it as https://host, or unset it"
         )
+    return importlib.import_module(f"huggingface_hub{'.' if part else ''}{part}")
 
 
 def http_client() -> Any:
@@ -46,7 +42,11 @@ def http_client() -> Any:
     try:
         return hub("utils").get_session()
     except ImportError as error:
-        raise UserError(_without_socks()) from error
+        name, value = next((pair for pair in _proxies() if pair[1].startswith("socks")), ("", ""))
+        raise UserError(
+            f"{name}={_without_login(value)} is a SOCKS proxy, which needs the package socksio:"
+            " `pip install socksio`, or unset the variable"
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(_wrong_setting(error)) from error
 
@@ -56,14 +56,6 @@ def http_errors(client: Any) -> tuple[type[Exception], ...]:
     library = next(kind.__module__ for kind in type(client).__mro__ if kind.__name__ == "Client")
     module = importlib.import_module(library.partition(".")[0])
     return (OSError, ValueError, module.HTTPError, module.InvalidURL)
-
-
-def _without_socks() -> str:
-    name, value = next((pair for pair in _proxies() if pair[1].startswith("socks")), ("", ""))
-    return (
-        f"{name}={_without_login(value)} is a SOCKS proxy, which needs the package socksio:"
-        " `pip install socksio`, or unset the variable"
-    )
 
 
 def _wrong_setting(error: Exception) -> str:

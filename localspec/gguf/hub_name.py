@@ -129,21 +129,17 @@ def _of_address(address: str) -> HubName | None:
     parts = urlsplit_or_refuse(address)
     on_hub = _path_on_hub(parts)
     if on_hub is None:
-        _refuse_storage(parts)
+        host = _plain_host(parts)
+        if host.endswith(tuple(f".{name}" for name in _HOSTS)):
+            # Whatever a browser was sent to for the bytes is signed, and holds for an hour.
+            raise UserError(
+                f"{parts.scheme}://{host}{parts.path} is a passing address of the hub's storage:"
+                f" name the file as {FORM}"
+            )
         return None
     shown = parse_qs(parts.query).get("show_file_info")
     found = _of_path(on_hub, None, address)
     return HubFile(found.repository, shown[0], found.revision) if shown else found
-
-
-def _refuse_storage(parts: SplitResult) -> None:
-    """Whatever a browser was sent to for the bytes is signed, and holds for an hour."""
-    host = _plain_host(parts)
-    if host.endswith(tuple(f".{name}" for name in _HOSTS)):
-        raise UserError(
-            f"{parts.scheme}://{host}{parts.path} is a passing address of the hub's storage:"
-            f" name the file as {FORM}"
-        )
 
 
 def urlsplit_or_refuse(address: str) -> SplitResult:

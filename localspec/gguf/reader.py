@@ -85,7 +85,12 @@ def _read_parts(source: Source, header: Header, n_parts: int) -> Header:
         for part, name in enumerate(names)
     ]
     for part, header in enumerate(parts):
-        _check_number(header, part, n_parts)
+        number, count = header.integer("split.no"), header.integer("split.count")
+        if (number, count) != (part, n_parts):
+            raise header.fail(
+                f"says that it is part {number} of {count} (from 0) where {part} of {n_parts}"
+                " belongs; download all parts again"
+            )
     return _merged(parts)
 
 
@@ -98,15 +103,6 @@ def _read_part(source: Source, name: str, part: int) -> Header:
         return parse(sibling, part)
     finally:
         sibling.close()
-
-
-def _check_number(header: Header, part: int, n_parts: int) -> None:
-    number, count = header.integer("split.no"), header.integer("split.count")
-    if (number, count) != (part, n_parts):
-        raise header.fail(
-            f"says that it is part {number} of {count} (from 0) where {part} of {n_parts} belongs;"
-            " download all parts again"
-        )
 
 
 def _merged(headers: list[Header]) -> Header:

@@ -12,7 +12,7 @@ section 14.
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Self
-from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from localspec.errors import ModelError, UserError
 from localspec.gguf.header import Header
@@ -42,17 +42,12 @@ def place_of(reference: str) -> Place:
     hub_file = file_of(reference)
     if hub_file:
         return _hub_place(hub_file)
-    parts = _web_address(reference)
-    without_login = parts.netloc.rpartition("@")[2]
-    name = urlunsplit((parts.scheme, without_login, parts.path, "", ""))
-    return Place(name, reference, {})
-
-
-def _web_address(reference: str) -> SplitResult:
     parts = urlsplit_or_refuse(reference)
     if not parts.path.rpartition("/")[2]:
         raise UserError(f"{reference!r} is neither {FORM} nor the http(s) address of a file")
-    return parts
+    without_login = parts.netloc.rpartition("@")[2]
+    name = urlunsplit((parts.scheme, without_login, parts.path, "", ""))
+    return Place(name, reference, {})
 
 
 def _hub_place(found: HubFile) -> Place:
@@ -161,16 +156,14 @@ class HttpSource:
                 return b""
             self._check_answer(answer)
             piece = self._body(answer, self._announced(answer, offset, last))
-            self._stay_at(answer.request)
-        return piece
-
-    def _stay_at(self, request: Any) -> None:
-        """Ask next where this was found, with the token only if that has been sent there, too."""
+            request = answer.request
+        # Ask next where this was found, with the token only if that has been sent there, too.
         token, sent = self._headers.get("authorization"), request.headers.get("authorization")
         if sent in (None, token):
             self._address = str(request.url)
         if sent is None:
             self._headers.pop("authorization", None)
+        return piece
 
     def _check_answer(self, answer: Any) -> None:
         if answer.status_code == 200:

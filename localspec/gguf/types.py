@@ -76,21 +76,8 @@ ALL_TYPES: tuple[GgmlType, ...] = tuple(
 BY_ID: dict[int, GgmlType] = {t.id: t for t in ALL_TYPES}
 BY_NAME: dict[str, GgmlType] = {t.name: t for t in ALL_TYPES}
 
-RANDOM_TYPES = frozenset(
-    [
-        "F32",
-        "F16",
-        "BF16",
-        "Q4_0",
-        "Q4_1",
-        "Q5_0",
-        "Q5_1",
-        "Q8_0",
-        "Q2_K",
-        "Q3_K",
-        "Q4_K",
-        "Q5_K",
-        "Q6_K",
-    ]
-)
+RANDOM_TYPES = frozenset({
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+    "Q6_K",
+})  # fmt: skip
 """Of which `model.synthetic` makes weights at random."""

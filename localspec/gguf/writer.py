@@ -8,7 +8,6 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BufferedWriter
 from math import prod
 from pathlib import Path
 
@@ -56,14 +55,15 @@ def write_gguf(
     tensors: Sequence[TensorPlan],
 ) -> None:
     """Write a whole file, or none."""
-    with (
-        write_whole(Path(path), is_lasting=False) as partial,
-        partial.open("wb") as file,
-    ):
+    with write_whole(Path(path), is_lasting=False) as partial, partial.open("wb") as file:
         file.write(header_bytes(metadata, tensors))
         for tensor in tensors:
-            _pad(file)
-            _write_data(file, tensor)
+            file.write(bytes(-file.tell() % ALIGNMENT_BYTES))
+            start = file.tell()
+            for chunk in tensor.chunks():
+                file.write(chunk)
+            n_bytes = file.tell() - start
+            assert n_bytes == tensor.n_bytes, f"{tensor.name}: chunks do not add up"
 
 
 def header_bytes(metadata: Mapping[str, Value | Typed], tensors: Sequence[TensorPlan]) -> bytes:
@@ -77,17 +77,6 @@ def header_bytes(metadata: Mapping[str, Value | Typed], tensors: Sequence[Tensor
         pieces.append(struct.pack(f"<I{n_dims}QIQ", n_dims, *tensor.shape, tensor.type.id, offset))
         offset += -(-tensor.n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
     return b"".join(pieces)
-
-
-def _write_data(file: BufferedWriter, tensor: TensorPlan) -> None:
-    start = file.tell()
-    for chunk in tensor.chunks():
-        file.write(chunk)
-    assert file.tell() - start == tensor.n_bytes, f"{tensor.name}: chunks do not add up"
-
-
-def _pad(file: BufferedWriter) -> None:
-    file.write(bytes(-file.tell() % ALIGNMENT_BYTES))
 
 
 def _string(text: str | bytes) -> bytes:

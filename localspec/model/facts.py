@@ -13,11 +13,7 @@ from typing import Any, Self
 from localspec.gguf.header import Header, file_type
 from localspec.gguf.types import GgmlType
 from localspec.model.kind import is_of_encoder
-from localspec.model.kv import (
-    block_problem,
-    cache_bytes,
-    state_bytes,
-)
+from localspec.model.kv import block_problem, cache_bytes, state_bytes
 from localspec.model.layers import HYBRID, RECURRENT, UNUSUAL_CACHE, Layer, layers_of, per_layer
 from localspec.model.tokenizer import Tokenizer
 from localspec.model.weights import (

@@ -43,7 +43,11 @@ def head_model(target: Header, head: Header | None, facts: HeadFacts) -> ModelFa
     }
     header = Header(file.parts, file.version, file.alignment_bytes, metadata, tensors)
     model = ModelFacts.of(header, Tokenizer.of(target), head_layers(target, file, facts))
-    own = _own_tensors(file) if head is None else list(file.tensors)
+    own = file.tensors
+    if head is None:  # those of the heads inside a model's file
+        blocks = [(tensor, _BLOCK.match(tensor.name)) for tensor in own]
+        first = n_layers_of(file)
+        own = tuple(tensor for tensor, block in blocks if block and int(block[1]) >= first)
     return replace(
         model,
         state_bytes=0,
@@ -86,13 +90,6 @@ def _scores(target: Header, file: Header) -> Tensor:
 
 def _named(header: Header, name: str) -> Iterator[Tensor]:
     return (tensor for tensor in header.tensors if tensor.name == name)
-
-
-def _own_tensors(target: Header) -> list[Tensor]:
-    """Of the heads inside a model's file."""
-    blocks = [(tensor, _BLOCK.match(tensor.name)) for tensor in target.tensors]
-    first = n_layers_of(target)
-    return [tensor for tensor, block in blocks if block and int(block[1]) >= first]
 
 
 def _experts_used(file: Header) -> int:

@@ -39,11 +39,6 @@ class HeadPair:
         """Numbers in a hidden state of the target."""
         return size_of(self.target, "embedding_length")
 
-    @property
-    def n_target_layers(self) -> int:
-        """Layers that a token of the target passes."""
-        return n_layers_of(self.target)
-
     def unfit(self, why: str, then: str = OTHERS) -> ModelError:
         """The error of a head that does not belong to this target."""
         names = [PurePosixPath(each.name).name for each in (self.head, self.target)]
@@ -166,7 +161,7 @@ def eagle3(pair: HeadPair) -> HeadFacts:
 
 def taps_of(pair: HeadPair) -> tuple[int, ...]:
     """The layers that the head reads, which the target can give."""
-    name, n_layers = pair.target.architecture, pair.n_target_layers
+    name, n_layers = pair.target.architecture, n_layers_of(pair.target)
     if name not in TAPPED:
         raise pair.unfit(
             f"it reads layers inside the target, which llama.cpp does not give out of the"

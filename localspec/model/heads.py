@@ -5,8 +5,7 @@ one target. libllama ends its process where a head does not fit, so these facts 
 `model.head_fit` makes them.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -55,19 +54,3 @@ class HeadFacts:
     taps: tuple[int, ...] = ()
     needs_target_cache: bool = False
     block: HeadBlock | None = None
-
-
-def json_of_head(facts: HeadFacts) -> str:
-    """For another process, which `head_of_json` reads."""
-    return json.dumps(asdict(facts), default=str)
-
-
-def head_of_json(text: str) -> HeadFacts:
-    """What `json_of_head` wrote."""
-    values = json.loads(text)
-    path, block = values.pop("path"), values.pop("block")
-    return HeadFacts(
-        **values | {"taps": tuple(values["taps"])},
-        path=Path(path) if path else None,
-        block=HeadBlock(**block) if block else None,
-    )

@@ -184,11 +184,7 @@ def _no_language(header: Header) -> FileKind | None:
     """Not one of the keys that every language model has: its tokens, its depth, its context."""
     if IMAGE_ARCHITECTURES.fullmatch(header.architecture):
         return FileKind(IMAGE.name, _of(header, IMAGE.problem or ""))
-    keys = (
-        "tokenizer.ggml.model",
-        header.own_key("block_count"),
-        header.own_key("context_length"),
-    )
+    keys = ("tokenizer.ggml.model", header.own_key("block_count"), header.own_key("context_length"))
     if any(key in header.metadata for key in keys):
         return None
     return FileKind("no language model", _of(header, f"is no language model; {WHOLE}"))

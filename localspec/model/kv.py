@@ -48,10 +48,7 @@ def token_bytes(layer: Layer, type_k: GgmlType, type_v: GgmlType) -> int:
 
 
 def cache_bytes(
-    layers: tuple[Layer, ...],
-    types: tuple[GgmlType, GgmlType],
-    n_ctx: int,
-    n_windowed: int | None,
+    layers: tuple[Layer, ...], types: tuple[GgmlType, GgmlType], n_ctx: int, n_windowed: int | None
 ) -> int:
     """Of `n_ctx` tokens, of which windowed layers keep `n_windowed`; None: all."""
     n_cells = padded_cells(n_ctx)
@@ -88,16 +85,12 @@ def state_bytes(header: Header, layers: tuple[Layer, ...]) -> int | None:
     """Bytes of one sequence; 0 without recurrent layers, None where the header does not say."""
     n_layers = sum(layer.is_recurrent for layer in layers)
     if not n_layers:
-        return None if _may_be_recurrent(header) else 0
+        # It is known to be, or says what only such models say, and not in which layers.
+        return None if header.architecture in HYBRID or has_state_keys(header) else 0
     if header.architecture in UNUSUAL_CACHE:
         return None
     numbers = _numbers(header, max(layer.n_heads for layer in layers))
     return None if numbers is None else FLOAT_BYTES * n_layers * numbers
-
-
-def _may_be_recurrent(header: Header) -> bool:
-    """It is known to be, or says what only such models say, and not in which layers."""
-    return header.architecture in HYBRID or has_state_keys(header)
 
 
 def _numbers(header: Header, n_heads: int) -> int | None:

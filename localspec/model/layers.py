@@ -28,13 +28,7 @@ HYBRID = _names(
     " kimi-linear bailingmoe3 kimi-k3 glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01"
 )
 # Of these, every n-th layer attends unless the header says which.
-FULL_ATTENTION_EVERY = {
-    "minimax-01": 8,
-    "qwen3next": 4,
-    "qwen35": 4,
-    "qwen35moe": 4,
-    "qwen4exp": 4,
-}
+FULL_ATTENTION_EVERY = {"minimax-01": 8, "qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4}
 
 # The cache has more in it than keys and values by layer, or layers share it in ways of their own.
 UNUSUAL_CACHE = _names(

@@ -15,8 +15,7 @@ lists where a block's half-precision scales lie and the root mean square of its 
 of 1, from the layouts in ggml/src/ggml-common.h (llama.cpp); a test checks both against gguf-py's
 dequantization. Types without scales are drawn by random index from 65,536 normal numbers.
 
-Vocabularies are the smallest that libllama accepts: ids without text, or a byte-level BPE (GPT-2's)
-of the 256 bytes and a few pairs, so that any text can go in and come out.
+The vocabulary is the smallest that libllama accepts: ids without text.
 """
 
 import os
@@ -28,9 +27,9 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from localspec.gguf.cursor import Value, ValueType
+from localspec.gguf.cursor import Value
 from localspec.gguf.types import BY_NAME, RANDOM_TYPES, GgmlType
-from localspec.gguf.writer import TensorPlan, array_of, write_gguf
+from localspec.gguf.writer import TensorPlan, write_gguf
 
 CHUNK_BYTES = 1 << 20
 SCALES_SD = 0.3
@@ -63,13 +62,10 @@ class RandomTensors:
     type: GgmlType
     seed: int
 
-    def matrix(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
-        """Weights of `type`, with the spread 1 / sqrt(n_columns) that keeps activations in size."""
-        return self._plan(name, self.type, (n_columns, n_rows))
-
-    def matrices(self, name: str, n_columns: int, n_rows: int, n: int) -> TensorPlan:
-        """`n` such matrices in one tensor: the experts of a layer."""
-        return self._plan(name, self.type, (n_columns, n_rows, n))
+    def matrix(self, name: str, n_columns: int, n_rows: int, *n: int) -> TensorPlan:
+        """Weights of `type`, with the spread 1 / sqrt(n_columns) that keeps activations in size;
+        `n` such matrices in one tensor: the experts of a layer."""
+        return self._plan(name, self.type, (n_columns, n_rows, *n))
 
     def floats(self, name: str, n_columns: int, n_rows: int) -> TensorPlan:
         """The same as F32, for small matrices whose rows fill no block."""
@@ -145,43 +141,6 @@ def _number_maker(
     return numbers
 
 
-BOS, EOS = "<|begin|>", "<|end_of_text|>"
-_MERGES = ("Ġ t", "h e", "i n", "Ġ a", "e r", "o n")
-_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # of enum llama_token_type
-
-
-def no_vocabulary() -> dict[str, Value]:
-    """Metadata of a model that knows token ids only."""
-    return {"tokenizer.ggml.model": "no_vocab"}
-
-
-def byte_vocabulary(n_vocab: int) -> dict[str, Value]:
-    """Metadata of a tokenizer with `n_vocab` tokens; those beyond the first 264 are never used."""
-    pairs = [merge.replace(" ", "") for merge in _MERGES]
-    tokens = [*_byte_letters(), *pairs, BOS, EOS]
-    n_used = len(tokens)
-    assert n_vocab >= n_used, f"{n_vocab} tokens are fewer than the {n_used} that are needed"
-    kinds = [_NORMAL] * (n_used - 2) + [_CONTROL] * 2 + [_UNUSED] * (n_vocab - n_used)
-    tokens += [f"[UNUSED_{i}]" for i in range(n_used, n_vocab)]
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
-        "tokenizer.ggml.tokens": array_of(ValueType.STRING, tokens),
-        "tokenizer.ggml.token_type": array_of(ValueType.INT32, kinds),
-        "tokenizer.ggml.merges": array_of(ValueType.STRING, _MERGES),
-        "tokenizer.ggml.bos_token_id": n_used - 2,
-        "tokenizer.ggml.eos_token_id": n_used - 1,
-        "tokenizer.ggml.add_bos_token": True,
-    }
-
-
-def _byte_letters() -> list[str]:
-    """GPT-2's letter for each byte: printable Latin-1 is itself, the rest follows from U+0100."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
-
-
 NORM_EPSILON = 1e-5
 
 
@@ -210,16 +169,12 @@ class Shape:
 
 
 def write_random_model(
-    path: str | os.PathLike[str],
-    shape: Shape,
-    weight_type: str = "F16",
-    seed: int = 0,
-    with_text: bool = False,
+    path: str | os.PathLike[str], shape: Shape, weight_type: str = "F16", seed: int = 0
 ) -> None:
-    """Write a llama model of `shape`; with text it has a byte tokenizer, else only token ids."""
-    tokenizer = byte_vocabulary(shape.n_vocab) if with_text else no_vocabulary()
+    """Write a llama model of `shape` that knows only token ids."""
+    metadata: dict[str, Value] = {**llama_metadata(shape), "tokenizer.ggml.model": "no_vocab"}
     tensors = llama_tensors(shape, RandomTensors(BY_NAME[weight_type], seed))
-    write_gguf(path, llama_metadata(shape) | tokenizer, list(tensors))
+    write_gguf(path, metadata, list(tensors))
 
 
 def llama_metadata(shape: Shape) -> dict[str, Value]:
@@ -266,8 +221,6 @@ def _feed_forward(shape: Shape, tensors: RandomTensors, start: str) -> Iterable[
     sizes = {"gate": (n_embd, n_ff), "up": (n_embd, n_ff), "down": (n_ff, n_embd)}
     if n:
         yield tensors.floats(f"{start}gate_inp.weight", n_embd, n)
+    of, experts = ("_exps", (n,)) if n else ("", ())
     for name, size in sizes.items():
-        if n:
-            yield tensors.matrices(f"{start}{name}_exps.weight", *size, n)
-        else:
-            yield tensors.matrix(f"{start}{name}.weight", *size)
+        yield tensors.matrix(f"{start}{name}{of}.weight", *size, *experts)

@@ -160,7 +160,8 @@ AGAIN = "download or convert it again"
 def check_vocabulary(header: Header) -> Tokenizer:
     """The tokenizer. ModelError if libllama would abort while it loads or uses it."""
     tokenizer = Tokenizer.of(header)
-    n_rows = _embedding_rows(header)
+    table = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
+    n_rows = table.shape[1] if table and len(table.shape) == 2 else None
     if not tokenizer.has_text:
         n_ids = header.integer(header.own_key("vocab_size"))
         if n_ids is None or n_ids < 1 or (n_rows and n_ids != n_rows):
@@ -174,11 +175,6 @@ def check_vocabulary(header: Header) -> Tokenizer:
         _check_bytes(header, tokens)
     _check_ends(header, tokenizer)
     return tokenizer
-
-
-def _embedding_rows(header: Header) -> int | None:
-    table = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
-    return table.shape[1] if table and len(table.shape) == 2 else None
 
 
 def _check_distinct(header: Header, tokens: list[bytes]) -> None:

@@ -10,7 +10,7 @@ unknown here must only meet the rules that hold for all.
 
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
-from localspec.gguf.header import Header, Tensor
+from localspec.gguf.header import Header
 from localspec.model.facts import ModelFacts
 from localspec.model.kind import check_kind
 from localspec.model.layers import (
@@ -26,14 +26,6 @@ from localspec.model.tokenizer import AGAIN, Tokenizer, check_vocabulary
 
 MAX_SIZE = 1 << 24  # far above any embedding, head or feed-forward length
 MAX_TOKENS = (1 << 31) - 1
-
-
-def check_sizes(header: Header) -> tuple[Layer, ...]:
-    """The layers. ModelError if the metadata contradict themselves, each other or the weights."""
-    _check_lengths(header)
-    layers = layers_of(header)
-    check_layers(header, layers)
-    return layers
 
 
 def _contradiction(header: Header, what: str) -> ModelError:
@@ -56,7 +48,9 @@ def _check_lengths(header: Header) -> None:
 
 def check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
     """ModelError where sizes of these layers, a model's or a head's, cannot be."""
-    if not any(layer.n_heads for layer in layers) and not _is_recurrent(header):
+    # An architecture that is not known here may be recurrent by what else it says of itself.
+    is_recurrent = header.architecture in RECURRENT | HYBRID or has_state_keys(header)
+    if not any(layer.n_heads for layer in layers) and not is_recurrent:
         raise _contradiction(header, "has no attention heads")
     for layer in set(layers):
         _check_heads(header, layer)
@@ -65,11 +59,6 @@ def check_layers(header: Header, layers: tuple[Layer, ...]) -> None:
         key = header.own_key("attention.sliding_window")
         if header.integer(key):
             raise _contradiction(header, f"has {shown(key)} and no layer to use it")
-
-
-def _is_recurrent(header: Header) -> bool:
-    """Also for an architecture that is not known here, by what else it says of itself."""
-    return header.architecture in RECURRENT | HYBRID or has_state_keys(header)
 
 
 def _check_heads(header: Header, layer: Layer) -> None:
@@ -98,7 +87,9 @@ def usable_facts(header: Header, *, is_tried: bool = False) -> ModelFacts:
     `is_tried`: the engine has loaded this file, so nobody need look at each text of its vocabulary.
     """
     check_kind(header)
-    layers = check_sizes(header)
+    _check_lengths(header)
+    layers = layers_of(header)
+    check_layers(header, layers)
     _check_blocks(header)
     tokenizer = Tokenizer.of(header) if is_tried else check_vocabulary(header)
     return ModelFacts.of(header, tokenizer, layers)
@@ -111,7 +102,8 @@ def check_usable(header: Header) -> None:
 
 def _check_blocks(header: Header) -> None:
     """Every layer below the draft heads has weights, and none are of layers beyond the last."""
-    found = {int(t.name.split(".")[1]) for t in header.tensors if _is_in_block(t)}
+    blocks = (tensor.name.split(".")[:2] for tensor in header.tensors)
+    found = {int(n) for block, *rest in blocks for n in rest if block == "blk" and n.isdecimal()}
     n_found = max(found, default=-1) + 1
     n_blocks = header.integer(header.own_key("block_count")) or 0
     if n_found > n_blocks:
@@ -120,8 +112,3 @@ def _check_blocks(header: Header) -> None:
     missing = next((i for i in range(n_layers) if i not in found), None)
     if missing is not None and header.architecture not in SKIPPING:
         raise header.fail(f"has no weights for layer {missing} of {n_layers}; {AGAIN}")
-
-
-def _is_in_block(tensor: Tensor) -> bool:
-    start, _, rest = tensor.name.partition(".")
-    return start == "blk" and rest.partition(".")[0].isdecimal()

@@ -11,6 +11,7 @@ from importlib import resources
 from math import exp
 from typing import Any, Self
 
+from localspec.format import count
 from localspec.hardware.probe_results import Curve
 from localspec.prediction.conditions import Part, RunConditions, of_part, whole
 from localspec.prediction.evidence import Spreads
@@ -87,8 +88,8 @@ class Efficiency:
         else:
             nearest = f"none of {run.family}"
         return (
-            f"{support.n_runs} published runs of {support.n_devices} devices with {run.backend},"
-            f" {nearest}"
+            f"{count(support.n_runs, 'published run')} of {count(support.n_devices, 'device')}"
+            f" with {run.backend}, {nearest}"
         )
 
     def verify_curve(self, run: RunConditions, part: Part) -> Curve:

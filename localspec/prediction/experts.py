@@ -61,7 +61,11 @@ class ExpertsElsewhere:
         terms = [self._far(self._part(work, self.share), n_tokens)]
         terms += [self.rates.weights(near, n_tokens)] if near.n_bytes else []
         longest = max(terms, key=lambda term: term.seconds)
-        return Term(sum(term.seconds for term in terms), longest.bound)
+        return replace(
+            longest,
+            seconds=sum(term.seconds for term in terms),
+            least_s=sum(term.least_s for term in terms),
+        )
 
     def _far(self, work: WeightWork, n_tokens: int) -> Term:
         here = self.host.weights(work, n_tokens)

@@ -100,7 +100,8 @@ class PublishedRates:
     def _small_batch(self, run: RunConditions, part: Part, work: WeightWork, n_tokens: int) -> Term:
         memory_s = self._seconds(run, "decode", part, work.n_bytes)
         seconds = memory_s * self.known.verify_curve(run, part).at(n_tokens)
-        return Term(seconds, "compute" if seconds >= 2 * memory_s else "memory")
+        least_s = self._least_s(work.n_bytes)
+        return Term(seconds, "compute" if seconds >= 2 * memory_s else "memory", least_s)
 
     def attention(self, work: AttentionWork, n_tokens: int) -> Term:
         run = replace(
@@ -111,7 +112,7 @@ class PublishedRates:
         )
         memory_s = self._seconds(run, "decode", "attention", work.n_bytes)
         if n_tokens <= SMALL_BATCH:
-            return Term(memory_s, "memory")
+            return Term(memory_s, "memory", self._least_s(work.n_bytes))
         compute_s = self._compute_s(run, "attention", n_tokens * work.flops_per_token)
         return Term(compute_s, "compute") if compute_s > memory_s else Term(memory_s, "memory")
 
@@ -133,6 +134,10 @@ class PublishedRates:
     def _seconds(self, run: RunConditions, test: Test, part: Part, n_bytes: float) -> float:
         factor = self.known.coefficients[test].factor(run, part)
         return n_bytes / run.bandwidth_bytes_per_s * factor
+
+    def _least_s(self, n_bytes: float) -> float:
+        """By the fastest device that the name can mean."""
+        return n_bytes / (self.run.bandwidth_bytes_per_s * self.range[1])
 
     def _compute_s(self, run: RunConditions, part: Part, n_flops: float) -> float:
         factor = self.known.coefficients["prefill"].factor(run, part)

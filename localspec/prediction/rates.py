@@ -22,10 +22,12 @@ Test = Literal["decode", "prefill"]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Seconds that one kind of work takes in one pass, and what binds it."""
+    """Seconds that one kind of work takes in one pass, and what binds it. `least_s`: of its bytes
+    at the rated bandwidth, which no device exceeds; 0 where that is not known."""
 
     seconds: float
     bound: Binding
+    least_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Corrected:
         return self.factor if of_prompts is None else of_prompts
 
     def _longer(self, term: Term, n_tokens: int) -> Term:
-        return Term(self._factor(n_tokens) * term.seconds, term.bound)
+        return replace(term, seconds=self._factor(n_tokens) * term.seconds)
 
 
 EXACT = Spread(1.0, 1.0)

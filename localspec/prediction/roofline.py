@@ -32,6 +32,7 @@ from localspec.prediction.rates import (
     Test,
     WeightWork,
 )
+from localspec.prediction.speed import Speed
 from localspec.settings import Attention
 
 MAX_BREAK_EVEN, FLOAT_BYTES = 4096, 4
@@ -52,31 +53,6 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
-    """Tokens per second with the interval in which 80 % of measured speeds lie."""
-
-    low: float
-    mid: float
-    high: float
-
-    @classmethod
-    def of(cls, mid: float, spread: Spread) -> "Speed":
-        return cls(mid * spread.low, mid, mid * spread.high)
-
-    def seconds_of(self, n_tokens: int) -> "Seconds":
-        return Seconds(n_tokens / self.high, n_tokens / self.mid, n_tokens / self.low)
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """A time with the interval in which 80 % of measured times lie."""
-
-    low: float
-    mid: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Width:
     """Tokens of one pass: of each sequence, and of how many logits are wanted."""
 
@@ -91,13 +67,15 @@ class Width:
 
 @dataclass(frozen=True, slots=True)
 class PassTime:
-    """Seconds of one pass by what they are spent on."""
+    """Seconds of one pass by what they are spent on. `least_s`: of the bytes alone at the memory's
+    rated bandwidth, as far as that is known."""
 
     weights_memory_s: float
     weights_compute_s: float
     attention_s: float
     overhead_s: float
     hops_s: float = 0.0
+    least_s: float = 0.0
 
     @classmethod
     def sum_of(cls, parts: Iterable["PassTime"]) -> "PassTime":
@@ -186,7 +164,8 @@ class Roofline:
     def decode(self, depth: int, n_sequences: int = 1) -> Speed:
         """Tokens per second of all sequences together."""
         time = self.pass_time(1, depth, n_sequences)
-        return Speed.of(n_sequences / time.seconds, self._spread("decode", time))
+        speed = Speed.of(n_sequences / time.seconds, self._spread("decode", time))
+        return speed.at_most(n_sequences / time.least_s) if time.least_s else speed
 
     def prefill_s(self, n_tokens: int, depth: int = 0, n_batch: int = 512) -> float:
         """Time to read `n_tokens` in micro-batches of `n_batch`, up to an answer's first token."""
@@ -242,16 +221,18 @@ class Roofline:
         terms = [share.rates.weights(work, n) for work, n in self._weights(share, width)]
         if state := self._state(layers, width.n_sequences):
             terms.append(share.rates.weights(state, 1))
-        attention_s = width.n_sequences * sum(
-            count * share.rates.attention(work, width.n_tokens).seconds
+        attending = [
+            (count * width.n_sequences, share.rates.attention(work, width.n_tokens))
             for layer, count in layers.items()
             if (work := self._attention(layer, width.n_tokens, depth)) is not None
-        )
+        ]
         return PassTime(
             weights_memory_s=_seconds(terms, "memory"),
             weights_compute_s=_seconds(terms, "compute"),
-            attention_s=attention_s,
+            attention_s=sum(n * term.seconds for n, term in attending),
             overhead_s=share.rates.overhead_s(share.n_layers, width.n_all),
+            least_s=sum(term.least_s for term in terms)
+            + sum(n * term.least_s for n, term in attending),
         )
 
     def _weights(self, share: Share, width: Width) -> list[tuple[WeightWork, int]]:

@@ -10,9 +10,11 @@ no two of one chip or source):
 
     untried^2 = 1 / (1 / UNTRIED^2 + n / s^2)
 
-What errors of that kind on that backend alone say counts n / (n + 1). The quantiles are those of
-such errors in units of their s, by backend and kind of model, so that 80 % of runs lie between them
-whatever the shape of the errors (conformal prediction by group, Lei et al. 2018, Vovk 2012).
+What errors of that kind on that backend alone say counts n / (n + 1), and a backend is unseen by
+1 / (n + 1): one source's runs on one chip tell their habits and the backend's in one. The quantiles
+are those of such errors in units of their s, by backend and kind of model, so that 80 % of runs lie
+between them whatever the shape of the errors (conformal prediction by group, Lei et al. 2018, Vovk
+2012).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,18 +35,26 @@ ANYWHERE = "all"
 """Stands for every backend that has too few runs of its own."""
 
 
-def causes(
-    run: RunConditions, knows: Callable[[str], bool], shares: Shares, n_pairs: int
-) -> Iterator[tuple[str, float]]:
-    """(name, value) of what makes errors larger or smaller. `knows`: is a column supported?
-    `n_pairs` of a chip and a source ran what is of the run's sort."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What there is of a prediction's conditions: is a column of the fit supported, and how many
+    pairs of a chip and a source, no two of one chip or source, ran its sort and its backend."""
+
+    column: Callable[[str], bool]
+    n_of_sort: int
+    n_on_backend: int
+
+
+def causes(run: RunConditions, known: Known, shares: Shares) -> Iterator[tuple[str, float]]:
+    """(name, value) of what makes errors larger or smaller."""
+    knows, n_pairs = known.column, known.n_of_sort
     yield "all", 1.0
     yield f"backend {run.backend}", 1.0
     yield f"{run.backend}, {run.kind}", n_pairs / (n_pairs + 1)
+    yield "backend not seen", 1 / (known.n_on_backend + 1)
     for trait in run.traits:
         yield trait, 1.0
     unseen = {
-        "backend": f"backend: {run.backend}",
         "device": _device(run),
         "family": _family(run),
         "weight type": f"backend type: {run.backend}, {run.type_class}",
@@ -81,7 +91,8 @@ def _family(run: RunConditions) -> str:
 class Uncertainty:
     """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind of model; a
     group without its own has those of the wider one. `later`: logarithms that engines change within
-    months, by backend. `pairs`: of a chip and a source, by sort. `thin`: columns of one source."""
+    months, by backend. `pairs`: of a chip and a source, by sort and by backend. `thin`: columns of
+    one source."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]
@@ -103,8 +114,11 @@ class Uncertainty:
         return Spread(exp(-high * scale), exp(-low * scale))
 
     def scale(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> float:
-        n_pairs = self.pairs.get(run.sort, 0)
-        known = (lambda column: column not in self.thin and knows(column), shares, n_pairs)
-        usual = exp(sum(self.scales.get(name, 0.0) * x for name, x in causes(run, *known)))
+        known = Known(
+            lambda column: column not in self.thin and knows(column),
+            self.pairs.get(run.sort, 0),
+            self.pairs.get(run.backend, 0),
+        )
+        usual = exp(sum(self.scales.get(name, 0.0) * x for name, x in causes(run, known, shares)))
         change = self.later.get(run.backend, self.later[ANYWHERE]) if run.is_later else 0.0
-        return min(LARGEST, hypot(usual, change, untried(run, n_pairs, usual)))
+        return min(LARGEST, hypot(usual, change, untried(run, known.n_of_sort, usual)))

@@ -50,19 +50,10 @@ _DOCKER = ("-dr", "--docker-repo")
 _FILE = ("-hff", "--hf-file", "--filename", "--file", "--specific-file", "--include", "-f")
 _ADDRESS = ("-mu", "--model-url", "--url")
 _REVISION = ("--revision",)
-_VALUES = [
-    "--local-dir",
-    "--cache-dir",
-    "--local_dir",
-    "--cache_dir",
-    "--repo-type",
-    "--token",
-    "-o",
-    "-O",
-    "-d",
-    "-q",
-    "--quantize",
-]
+_VALUES = (
+    "--local-dir", "--cache-dir", "--local_dir", "--cache_dir", "--repo-type", "--token",
+    "-o", "-O", "-d", "-q", "--quantize",
+)  # fmt: skip
 """Options whose value is no name."""
 _BORDER = re.compile(r"\s*(?:\n|&&|\|\||;|\s[|&](?=\s|$))\s*")
 _PROMPT = re.compile(r"[$>!%#]|\w+=\S*|PS|[A-Za-z]:\\\S*>")

@@ -127,13 +127,10 @@ def download(wanted: Download, partial: Path, on_bytes: OnBytes, notify: Notify)
             try:
                 retry.wait(later)
             except Later:
-                raise ModelError(_given_up(wanted, partial, later)) from later
-
-
-def _given_up(wanted: Download, partial: Path, later: Later) -> str:
-    n_here = _size(partial)
-    kept = f"; {n_here / 1e6:,.1f} MB are kept, so pull again later" if n_here else f": {AGAIN}"
-    return f"{wanted.name} cannot be fetched ({later.reason}){kept}"
+                n = _size(partial)
+                kept = f"; {n / 1e6:,.1f} MB are kept, so pull again later" if n else f": {AGAIN}"
+                sentence = f"{wanted.name} cannot be fetched ({later.reason}){kept}"
+                raise ModelError(sentence) from later
 
 
 def _size(partial: Path) -> int:

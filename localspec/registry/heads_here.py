@@ -21,7 +21,8 @@ def found_head(target: Path, name: str | None, spec: str = AUTO) -> str | None:
     """The head that fits a target, in it (`own`) or in a file that is here; None without one."""
     with suppress(LocalspecError, OSError):  # a broken target is refused when it is loaded
         header = read_header(target)
-        if _has_head(header) and is_wanted(_fitting(header), spec):
+        has_head = header.integer(header.own_key("nextn_predict_layers"))
+        if has_head and is_wanted(_fitting(header), spec):
             return OWN
         for path in _proposed(target, name):
             with suppress(LocalspecError, OSError):
@@ -34,10 +35,6 @@ def _fitting(target: Header, head: Header | None = None) -> HeadFacts | str:
     from localspec.model.head_fit import head_of  # noqa: PLC0415 - few files have one
 
     return head_of(target, head)
-
-
-def _has_head(header: Header) -> bool:
-    return bool(header.integer(header.own_key("nextn_predict_layers")))
 
 
 def is_wanted(found: HeadFacts | str, spec: str) -> bool:

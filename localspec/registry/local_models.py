@@ -58,7 +58,8 @@ class FoundModel:
 
 def found_models() -> list[FoundModel]:
     """All of them; a folder that is not there or may not be read has none."""
-    return [*_hub_cache(), *_ollama(), *_lm_studio(), *_llama_cpp()]
+    lm_studio = _below("lmstudio", "LM Studio", dict.fromkeys(_lm_studio_folders()))
+    return [*_hub_cache(), *_ollama(), *lm_studio, *_below("llama.cpp", "llama.cpp", [_cache()])]
 
 
 def found_named(name: str, models: Iterable[FoundModel]) -> list[FoundModel]:
@@ -108,11 +109,11 @@ def _ollama_name(manifest: Path, manifests: Path) -> str:
     return f"{name}:{tag}"
 
 
-def _lm_studio() -> Iterator[FoundModel]:
-    for folder in dict.fromkeys(_lm_studio_folders()):
+def _below(prefix: str, origin: str, folders: Iterable[Path]) -> Iterator[FoundModel]:
+    """Models that are called as their files are below one of the folders."""
+    for folder in folders:
         for path in _models_in(folder):
-            name = path.relative_to(folder).as_posix()
-            yield _found(f"lmstudio:{name}", path, "LM Studio")
+            yield _found(f"{prefix}:{path.relative_to(folder).as_posix()}", path, origin)
 
 
 def _lm_studio_folders() -> Iterator[Path]:
@@ -125,13 +126,8 @@ def _lm_studio_folders() -> Iterator[Path]:
             yield Path(json.loads(_text(home / "settings.json"))["downloadsFolder"])
 
 
-def _llama_cpp() -> Iterator[FoundModel]:
-    folder = llama_cpp_folder()
-    for path in _models_in(folder):
-        yield _found(f"llama.cpp:{path.relative_to(folder).as_posix()}", path, "llama.cpp")
-
-
-def llama_cpp_folder() -> Path:
+def _cache() -> Path:
+    """Of llama.cpp."""
     given = os.environ.get("LLAMA_CACHE")
     if given:
         return Path(given)

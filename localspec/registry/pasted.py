@@ -17,13 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from localspec.errors import UserError
 from localspec.gguf.hub_name import is_of_hub
 from localspec.registry.command_line import name_in_command, of_hub
-from localspec.registry.sites import (
-    ADDRESSES,
-    FILE_ADDRESS,
-    WINDOWS_PATH,
-    fetchable,
-    short_name,
-)
+from localspec.registry.sites import ADDRESSES, FILE_ADDRESS, WINDOWS_PATH, fetchable, short_name
 from localspec.registry.variants import TYPE
 
 QUOTES = "\"'`<>“”«»„\u2018\u2019\u201a"

@@ -126,8 +126,9 @@ def pull_file(
     if known and known.is_whole and _is_as_recorded(known, file):
         return known, 0
     with _alone(file, shelf, notify):
-        was_here = shelf.blob.exists()
-        fetched = not was_here or _was_fetched(file, known)
+        is_new = not shelf.blob.exists()
+        others = [known] if known else [one for one in pulled_files() if one.sha256 == file.digest]
+        fetched = is_new or any(one.fetched for one in others)
         digest, n_fetched = _proved(file, shelf, name, notify, on_progress)
     path = publish(file, shelf)
     entry = replace(
@@ -164,13 +165,6 @@ def _not_writable(place: Path, reason: str | None) -> HardwareError:
         f"the cache cannot be written ({place}: {reason}): make it writable for you, or set"
         " HF_HOME to a folder of your own"
     )
-
-
-def _was_fetched(file: RemoteFile, known: Pulled | None) -> bool:
-    """Whether the bytes that are here came by localspec, for this revision or another."""
-    if known is not None:
-        return known.fetched
-    return any(one.fetched and one.sha256 == file.digest for one in pulled_files())
 
 
 def _known(path: Path) -> Pulled | None:

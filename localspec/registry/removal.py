@@ -131,8 +131,11 @@ def _doomed(file: Pulled, going: set[Path]) -> tuple[Path, ...]:
     if file.partial and os.path.lexists(file.partial):
         doomed.append(Path(file.partial))
     blob = _blob_of(path) or _second_copy(file)
-    if blob is not None and not _other_names(going | {path}, blob):
-        doomed.append(blob)
+    if blob is not None:
+        snapshots = os.walk(blob.parent.parent / "snapshots")
+        links = {Path(place) / name for place, _, names in snapshots for name in names}
+        if not any(_blob_of(link) == blob for link in links - going - {path}):
+            doomed.append(blob)
     return tuple(doomed)
 
 
@@ -170,12 +173,6 @@ def _second_copy(file: Pulled) -> Path | None:
     return blob if blob.exists() else None
 
 
-def _other_names(going: set[Path], blob: Path) -> bool:
-    snapshots = blob.parent.parent / "snapshots"
-    links = (Path(place) / name for place, _, names in os.walk(snapshots) for name in names)
-    return any(_blob_of(link) == blob for link in links if link not in going)
-
-
 def _clear(path: Path) -> None:
     """Remove the folders that are empty now, and of a repository without files its references."""
     repository = next((p for p in path.parents if p.name.startswith("models--")), None)
@@ -185,11 +182,8 @@ def _clear(path: Path) -> None:
             break
         with suppress(OSError):
             folder.rmdir()
-    if repository and not any((repository / "snapshots").glob("*")):
-        _clear_repository(repository)
-
-
-def _clear_repository(repository: Path) -> None:
+    if repository is None or any((repository / "snapshots").glob("*")):
+        return
     for kind in ("refs", ".no_exist"):
         shutil.rmtree(repository / kind, ignore_errors=True)
     for place, _, _ in os.walk(repository, topdown=False):

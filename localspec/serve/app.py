@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from localspec.errors import LocalspecError
 from localspec.serve.answering import Answering, DirectSend, HttpLimits
 from localspec.serve.desk import Desk
-from localspec.serve.guard import OPEN_PAGE, CrossOrigin, KeyGuard
+from localspec.serve.guard import OPEN_PAGE, CrossOrigin, HostGuard, KeyGuard
 from localspec.serve.information import Information, page_routes
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, problem_of
@@ -40,8 +40,8 @@ _PAGE = {OPEN_PAGE, "/status"}
 class HttpOptions:
     """How the server answers. `model`: the name that it gives itself.
 
-    `origins`: whose pages may ask, beside those of this machine. `without`: of `PAGES`, those that
-    it does not have.
+    `origins`: whose pages may ask, beside those of this machine. `hosts`: names that it answers at,
+    beside this machine's; None: any. `without`: of `PAGES`, those that it does not have.
     """
 
     model: str
@@ -55,6 +55,7 @@ class HttpOptions:
     aliases: tuple[str, ...] = ()
     """Other names of the model."""
     without: frozenset[str] = frozenset()
+    hosts: tuple[str, ...] | None = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +90,7 @@ class Server:
         if resident:
             middleware.append(Middleware(HeldModel, resident=resident, written=self.written))
         middleware.insert(0, Middleware(CrossOrigin, origins=options.origins))
+        middleware.insert(0, Middleware(HostGuard, names=options.hosts, written=self.written))
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
             ClientDisconnect: _gone,

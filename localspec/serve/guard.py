@@ -1,12 +1,17 @@
 """Who may ask: those with a key, and pages of this machine and of origins that the owner lets in.
 
+A server that only this machine can reach answers at this machine's names alone: a page elsewhere
+can have its own name lead here (DNS rebinding), and its browser then takes us for its own server.
+
 Keys are compared in constant time; health and the bare page need none. A browser asks with OPTIONS
 before it asks. The answer names the page's own origin and never `*`, so that pages may send
 credentials; it says nothing of origins to those that may not.
 """
 
 import hmac
+import socket
 from collections.abc import Callable, Collection, Sequence
+from ipaddress import ip_address
 from re import compile as compiled
 from typing import Any
 
@@ -35,6 +40,44 @@ def checked_origin(text: str) -> str:
     if origin != ANY and not ORIGIN.fullmatch(origin):
         raise UserError(f"--cors {text!r} is no origin: write one as https://example.org, or *")
     return origin
+
+
+OWN_ENDS = (".localhost", ".local", ".internal")
+"""Of names that nobody can buy."""
+
+
+def is_own(host: str, names: Collection[str]) -> bool:
+    """Whether a request's Host is an address, a name of this machine, or one of `names`."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    name = name.strip("[]").rstrip(".").lower()
+    if ANY in names or name in ("", "localhost", socket.gethostname().lower(), *names):
+        return True
+    try:
+        return bool(ip_address(name))  # nobody can have an address lead elsewhere
+    except ValueError:
+        return name.endswith(OWN_ENDS)
+
+
+Written = Callable[[str, Problem], dict[str, Any]]
+"""An address's form of errors."""
+
+
+class HostGuard:
+    """ASGI middleware: answers at this machine's names and at `names`; None: at any."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str] | None, written: Written) -> None:
+        self._app, self._written = app, written
+        self._names = None if names is None else [name.lower() for name in names]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict[bytes, bytes](scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        if scope["type"] != "http" or self._names is None or is_own(given, self._names):
+            await self._app(scope, receive, send)
+            return
+        sentence = f"this server is none of {given!r}: start it with --allow-host to have it answer"
+        problem = Problem(403, sentence, code="wrong_host")
+        document = self._written(scope["path"], problem)
+        await JSONResponse(document, problem.status)(scope, receive, send)
 
 
 class CrossOrigin:
@@ -105,14 +148,9 @@ OPEN = (OPEN_PAGE, "/health", "/v1/health")
 
 
 class KeyGuard:
-    """ASGI middleware: without `keys` everybody may ask. `written`: an address's form of errors."""
+    """ASGI middleware: without `keys` everybody may ask."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: Sequence[str],
-        written: Callable[[str, Problem], dict[str, Any]],
-    ) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], written: Written) -> None:
         self._app, self._written = app, written
         self._keys = [key.encode() for key in keys]
 

@@ -1,7 +1,7 @@
 """A session and its options to a running server, and its end.
 
-The first Ctrl-C or SIGTERM lets the replies that run come to their end for a while; a second one
-ends them at once.
+The first Ctrl-C, SIGTERM or SIGHUP lets the replies that run come to their end for a while; a
+second one ends them at once.
 """
 
 import gc
@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -179,7 +179,7 @@ class Running:
     def serve(
         self, listeners: list[socket.socket], on_end: Callable[[], None] = lambda: None
     ) -> None:
-        """Answer until `stop`, Ctrl-C or SIGTERM; `on_end` is told of the first of these."""
+        """Answer until `stop`, Ctrl-C or a signal; `on_end` is told of the first of these."""
         self._on_end = on_end
         before = {each: signal.signal(each, self._on_signal) for each in _signals()}
         gc.freeze()  # what is loaded stays: no collection between two passes walks through it
@@ -208,12 +208,17 @@ class Running:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._n_signals += 1
         if self._n_signals == 1:
-            self._on_end()
+            with suppress(OSError):  # the terminal may be gone that it would tell
+                self._on_end()
             self.stop()
         else:
             self._desk.cut()
 
 
 def _signals() -> tuple[signal.Signals, ...]:
-    is_main = threading.current_thread() is threading.main_thread()
-    return (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    """Those that end it. One that is ignored by SIGHUP, as `nohup` wants, goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        return ()
+    hang_up = getattr(signal, "SIGHUP", None)  # a terminal that closes; Windows has none
+    is_heeded = hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([hang_up] if hang_up and is_heeded else []))

@@ -54,11 +54,8 @@ def find_or_fetch(reference: str | None, fetch: Fetch | None = None) -> Path:
     except NotHereError:
         if reference is None or not is_one_file(reference):
             raise
-    return (fetch or _fetch)(reference)
-
-
-def _fetch(reference: str) -> Path:
-    """Pull silently."""
+    if fetch:
+        return fetch(reference)
     from localspec.session.pull_plan import (  # noqa: PLC0415 - only where a model is fetched
         Wish,
         carry_out,

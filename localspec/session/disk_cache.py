@@ -27,9 +27,8 @@ from localspec import paths
 from localspec.decode.step import Step
 from localspec.dialogue.tail import question_places
 from localspec.engine.base import Context, EngineConfig, shared_prefix
-from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
-from localspec.engine.health import engine_fingerprint
+from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.timing import TimedContext
 from localspec.errors import EngineError
 from localspec.model.identity import fingerprint
@@ -86,7 +85,8 @@ class DiskCache:
     def __init__(self, folder: Path, most_bytes: float) -> None:
         self._folder, self._most_bytes = folder, most_bytes
         folder.mkdir(parents=True, exist_ok=True)
-        self.entries = [each for path in _by_age(folder) if (each := _usable(path))]
+        by_age = sorted(folder.glob(f"*{STATE}"), key=lambda path: path.stat().st_mtime_ns)
+        self.entries = [each for path in by_age if (each := _usable(path))]
         """The one that was not used for longest first."""
 
     def put(self, context: Context, places: list[int] | None = None) -> None:
@@ -106,7 +106,8 @@ class DiskCache:
             _unlink(path)  # a cache can be made again
             return
         self.entries.append(KeptSequence(path, tokens, path.stat().st_size, places))
-        self._trim()
+        while sum(entry.n_bytes for entry in self.entries) > self._most_bytes:
+            _drop(self.entries.pop(0))
 
     def longest(self, prompt: Sequence[int]) -> tuple[KeptSequence | None, int]:
         """Which file spares most of a prompt, and how many tokens."""
@@ -130,14 +131,6 @@ class DiskCache:
         with suppress(OSError):
             entry.path.touch()
         return True
-
-    def _trim(self) -> None:
-        while sum(entry.n_bytes for entry in self.entries) > self._most_bytes:
-            _drop(self.entries.pop(0))
-
-
-def _by_age(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"*{STATE}"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def _usable(path: Path) -> KeptSequence | None:

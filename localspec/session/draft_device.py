@@ -48,7 +48,10 @@ def faster_device(beside: Settings, facts: ModelFacts) -> str | None:
     if host and _knows(host, facts, beside):
         seconds[PROCESSOR_NAME] = _token_s(ProbedRates(host), facts, beside)
     fastest = min(seconds, key=lambda name: seconds[name])
-    now_s = _shared_s(known, facts, beside)
+    # With the layers where libllama puts them.
+    shared = Peers(tuple(known), None, -1, "memory", beside.ctx or 4096)
+    roofline = shared.roofline(facts, beside.attention, lambda rates: rates_for(facts, rates))
+    now_s = roofline.seconds(1, 0)
     return fastest if now_s > CLEARLY * seconds[fastest] else None
 
 
@@ -88,10 +91,3 @@ def _knows(probe: Probe, facts: ModelFacts, beside: Settings) -> bool:
 def _token_s(rates: Rates, facts: ModelFacts, beside: Settings) -> float:
     share = Share(rates_for(facts, rates), facts.n_layers)
     return Roofline(facts, (share,), beside.attention).seconds(1, 0)
-
-
-def _shared_s(peers: list[Peer], facts: ModelFacts, beside: Settings) -> float:
-    """Of a token with the layers where libllama puts them."""
-    shared = Peers(tuple(peers), None, -1, "memory", beside.ctx or 4096)
-    roofline = shared.roofline(facts, beside.attention, lambda rates: rates_for(facts, rates))
-    return roofline.seconds(1, 0)

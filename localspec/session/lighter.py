@@ -44,7 +44,8 @@ def lighter_weights(here: FastestHere, *, by_bytes: bool = False) -> str | None:
 
     `by_bytes`: what was measured of the processor does not count.
     """
-    if here.facts.weight_bytes < LEAST_BYTES or not _may_be(here.facts):
+    ratios = (_ratio(here.facts, quant) for quant in QUANTS if _is_close(quant))
+    if here.facts.weight_bytes < LEAST_BYTES or max(ratios) < GAIN:  # most files are light already
         return None
     known = [(_gain(here, each.facts, by_bytes=by_bytes), each) for each in _known(here)]
     worth = [pair for pair in known if pair[0] >= GAIN]
@@ -57,11 +58,6 @@ def lighter_weights(here: FastestHere, *, by_bytes: bool = False) -> str | None:
         f" {percent(saved)} less memory ({best.where}); published for an 8B model they lose"
         f" {best.quant.kld} nats a token, and smaller ones lose more: `{best.settle}` measures it"
     )
-
-
-def _may_be(facts: ModelFacts) -> bool:
-    """Whether any quantization can bring enough; most files are as light as that already."""
-    return any(_ratio(facts, quant) >= GAIN for quant in QUANTS if _is_close(quant))
 
 
 def _is_close(quant: Quant | None) -> bool:
@@ -90,7 +86,9 @@ def _known(here: FastestHere) -> Iterator[Lighter]:
     path, facts = here.config.model, here.facts
     for file in sorted(path.parent.glob("*.gguf")):
         quant = quant_named(quantization_of(file.name) or "")
-        if quant and _is_close(quant) and _is_same_model(file, path):
+        is_other = file.name != path.name and not goes_beside(file.name)
+        is_same_model = is_other and model_of(file.name) == model_of(path.name)
+        if quant and _is_close(quant) and is_same_model:
             other = _facts_of(file, facts)
             if other:
                 settle = f"localspec quality {file} --reference {path}"
@@ -107,11 +105,6 @@ def _known(here: FastestHere) -> Iterator[Lighter]:
             where = f"`localspec quantize {path} --to {quant.name}` makes them"
             settle = f"localspec quality {path} --weights {quant.name}"
             yield Lighter(quant, _in(facts, quant), where, settle)
-
-
-def _is_same_model(file: Path, path: Path) -> bool:
-    is_other = file.name != path.name and not goes_beside(file.name)
-    return is_other and model_of(file.name) == model_of(path.name)
 
 
 def _facts_of(file: Path, like: ModelFacts) -> ModelFacts | None:

@@ -24,17 +24,12 @@ from localspec.notify import Notify, Progress
 from localspec.session.asking import SessionConfig
 from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
 from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
-from localspec.session.placing import (
-    check_devices,
-    computing_names,
-    on_sound_devices,
-    placed,
-)
+from localspec.session.placing import check_devices, computing_names, on_sound_devices, placed
 from localspec.session.trial import has_loaded, try_head, try_load
 from localspec.settings import AUTO, NONE, Settings, Speculation
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.early import EarlyWeights
+    from localspec.engine.llama.parameters import EarlyWeights
     from localspec.engine.timing import TimedEngine
 
 

@@ -51,11 +51,15 @@ def check_memory(models: Sequence[Loaded], beside: Need = Need()) -> None:
     """Raise UserError where models, and what is `beside` them, do not fit together into the memory
     that is free now."""
     need = Need.of(models) + beside
-    free_bytes = _free_bytes(need.mapped_bytes)
+    free_bytes, reservable = available_memory_bytes(), reservable_bytes(need.mapped_bytes)
+    if reservable is not None:  # a system may promise no more than it has
+        free_bytes = min(free_bytes, reservable)
     if need.own_bytes <= free_bytes:
         return
+    is_much = need.repacked_bytes >= _LEAST_SAVED * need.own_bytes
+    also = f" and repacked weights of {need.repacked_bytes / 1e9:.1f} GB" if is_much else ""
     raise UserError(
-        f"a context of {models[0][0].n_ctx:,} tokens{_repacked(need)} needs"
+        f"a context of {models[0][0].n_ctx:,} tokens{also} needs"
         f" {need.own_bytes / 1e9:.1f} GB and {free_bytes / 1e9:.1f} GB are"
         f" free{_limit(free_bytes)}:"
         f" {_advice(models, need, free_bytes)}"
@@ -73,12 +77,6 @@ def warn_of_reading(models: Sequence[Loaded], notify: Notify, beside: Need = Nee
         f"{(need.own_bytes + kept) / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free, so"
         f" weights will be read from the disk again and again, which is slow{saved}"
     )
-
-
-def _free_bytes(mapped_bytes: int) -> int:
-    """Free memory, or less where the system promises no more than it has."""
-    free, reservable = available_memory_bytes(), reservable_bytes(mapped_bytes)
-    return free if reservable is None else min(free, reservable)
 
 
 def _limit(free_bytes: int) -> str:
@@ -107,12 +105,6 @@ def _need(config: EngineConfig, facts: ModelFacts) -> Need:
     if settings.mmap:
         return Need(own_bytes, memory.repacked_bytes, facts.weight_bytes)
     return Need(own_bytes + facts.weight_bytes)
-
-
-def _repacked(need: Need) -> str:
-    if need.repacked_bytes < _LEAST_SAVED * need.own_bytes:
-        return ""
-    return f" and repacked weights of {need.repacked_bytes / 1e9:.1f} GB"
 
 
 def _advice(models: Sequence[Loaded], need: Need, free_bytes: int) -> str:

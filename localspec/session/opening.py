@@ -24,7 +24,7 @@ from localspec.session.loading import EnginePlan, sound_plan
 from localspec.session.offer import offered
 
 if TYPE_CHECKING:
-    from localspec.engine.llama.early import EarlyWeights
+    from localspec.engine.llama.parameters import EarlyWeights
     from localspec.engine.timing import TimedEngine, TimedHead
 
 
@@ -101,7 +101,7 @@ def _begun(plan: EnginePlan, interrupt: Interrupt, on_progress: Progress) -> "Ea
     """None for an engine that stands in another process."""
     if plan.target.settings.workers:
         return None
-    from localspec.engine.llama.early import EarlyWeights  # noqa: PLC0415 - loads libllama
+    from localspec.engine.llama.parameters import EarlyWeights  # noqa: PLC0415 - loads libllama
 
     is_small = plan.facts.weight_bytes < SMALL_BYTES
     return EarlyWeights(plan.target, interrupt, None if is_small else on_progress)

@@ -5,8 +5,8 @@ layers each has.
 from dataclasses import replace
 
 from localspec.engine.backends import measure_backends
-from localspec.engine.device_health import sound_devices
 from localspec.engine.graphics import engine_reports, graphics, may_have_graphics
+from localspec.engine.health import sound_devices
 from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
 from localspec.errors import UserError
 from localspec.model.facts import ModelFacts

@@ -14,9 +14,8 @@ from typing import Any, Self
 import psutil
 
 from localspec import paths
-from localspec.engine.device_health import devices_text
 from localspec.engine.graphics import graphics
-from localspec.engine.health import engine_fingerprint
+from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.hardware.detect import power
 from localspec.hardware.machine import hardware_key
 from localspec.model.identity import fingerprint

@@ -133,11 +133,11 @@ def _fitting_one(
     notify: Notify,
 ) -> Chosen:
     facts, found = _facts(name, found)
-    choice = choose(found, facts, draft, where, notify) if len(found) > 1 else None
-    variant, reasons = (
-        (choice.variant, choice.reasons) if choice else (_nearest_to_usual(found, facts), ())
-    )
-    return with_file(name, variant.file).name, reasons
+    if len(found) > 1 and (choice := choose(found, facts, draft, where, notify)):
+        return with_file(name, choice.variant.file).name, choice.reasons
+    # No published quality tells the types apart: the one nearest to Q4_K_M in bits.
+    nearest = min(found, key=lambda one: abs(8 * one.n_bytes / facts.n_params - USUAL_BITS))
+    return with_file(name, nearest.file).name, ()
 
 
 def _facts(name: HubRepository, found: list[Variant]) -> tuple[ModelFacts, list[Variant]]:
@@ -147,8 +147,3 @@ def _facts(name: HubRepository, found: list[Variant]) -> tuple[ModelFacts, list[
         if kind_of(header).is_model or i == len(found):
             return usable_facts(header), found[i - 1 :]
     raise AssertionError("a repository without files is refused before")
-
-
-def _nearest_to_usual(found: list[Variant], facts: ModelFacts) -> Variant:
-    """Where no published quality tells types apart, the one nearest to Q4_K_M in bits."""
-    return min(found, key=lambda one: abs(8 * one.n_bytes / facts.n_params - USUAL_BITS))

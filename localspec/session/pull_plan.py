@@ -73,10 +73,6 @@ class PullPlan:
     models: tuple[PlannedFile, ...]
     reasons: tuple[str, ...] = ()
 
-    @property
-    def missing_files(self) -> list[RemoteFile]:
-        return [file for model in self.models for file in model.files]
-
 
 @dataclass(frozen=True, slots=True)
 class Got:
@@ -106,7 +102,7 @@ def plan_pull(reference: str, wish: Wish, notify: Notify) -> PullPlan:
     _check_pair(plan)
     if wish.with_draft:
         plan = _with_head(plan, entry, notify)
-    check_disk(plan.missing_files)
+    check_disk([file for model in plan.models for file in model.files])
     return plan
 
 

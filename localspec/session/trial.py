@@ -10,6 +10,7 @@ for.
 """
 
 import importlib
+import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,10 @@ from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError, ModelError
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
-from localspec.model.heads import HeadFacts, json_of_head
+from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify
-from localspec.store import Kept, hashed
+from localspec.store import Kept, document_of, hashed
 
 CHILD = "localspec.engine.llama.trial"
 LIMIT_S = 300.0
@@ -91,7 +92,7 @@ def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdi
     is_small = 2 * facts.weight_bytes <= available_memory_bytes()
     arguments = [
         *(["evaluate"] if is_small else []),
-        *(["head", json_of_head(head)] if head else []),
+        *(["head", json.dumps(document_of(head))] if head else []),
     ]
     ending = run_module(CHILD, [str(model), *arguments], _meanwhile, LIMIT_S)
     if ending.is_success:

@@ -16,12 +16,12 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.child import run_module
 from localspec.engine.interrupt import Interrupt
-from localspec.errors import EngineError
+from localspec.errors import EngineError, UserError
 from localspec.notify import Notify, silent
 from localspec.session.config import SessionConfig
 from localspec.session.loading import checked_facts
-from localspec.session.profile import Profile
-from localspec.tuning.search import Outcome, Tuned, check_budget, tune_here
+from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, Profile
+from localspec.tuning.search import Outcome, Tuned, tune_here
 from localspec.tuning.state import SearchListener
 from localspec.tuning.target import Goal, TuneTarget
 
@@ -40,7 +40,9 @@ def tune_model(
     Raises LocalspecError, EngineError also where a worker is lost, or KeyboardInterrupt on Ctrl-C
     before any candidate was proven.
     """
-    check_budget(budget_s)
+    if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
+        bounds = f"{LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
+        raise UserError(f"a budget of {budget_s:g} s is not between {bounds}")
     if not config.settings.workers:
         return tune_here(config, goal, budget_s, notify, listen)
     found: list[tuple[EngineConfig, Outcome, Profile]] = []

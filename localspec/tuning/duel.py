@@ -26,7 +26,6 @@ from localspec.engine.threads import thread_counts
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
 from localspec.quality.divergence import (
-    Divergence,
     Windows,
     divergence_of,
     reference_of,
@@ -132,13 +131,10 @@ class Gate:
         with work.shared.reading(trial.setting, windows) as candidate:
             trial.quality = divergence_of(
                 candidate.engine, candidate.context, windows, self._reference,
-                is_enough=self._is_hopeless,
+                # Further windows could not bring it within the limit.
+                is_enough=lambda found: found.kld - SURE * found.kld_error > work.goal.max_loss,
             )  # fmt: skip
         return True
-
-    def _is_hopeless(self, quality: Divergence) -> bool:
-        """Whether further windows could not bring it within the limit."""
-        return quality.kld - SURE * quality.kld_error > self._work.goal.max_loss
 
     def _prepared(self) -> Windows | None:
         """Windows as the time allows; their reference is the default cache's predictions."""

@@ -19,13 +19,7 @@ from localspec.errors import LocalspecError
 from localspec.settings import Attention
 from localspec.tuning.shared_weights import Candidate, SharedWeights, gains_of, turns
 from localspec.tuning.state import FIRST_TOKENS, SearchState, Trial
-from localspec.tuning.target import (
-    LEAST_GAIN,
-    Space,
-    additive,
-    loading_text,
-    loadings,
-)
+from localspec.tuning.target import LEAST_GAIN, Space, additive, loading_text, loadings
 
 TURNS = 3
 THREAD_TURNS = 6
@@ -151,7 +145,10 @@ def halve(work: SearchState, until: float) -> None:
     field = _filled(work, _finalists(work), depth, until)
     while field:
         work.tell(f"{len(field)} finalists, {depth:,} tokens deep")
-        _turns_of_all(work, field, depth, n_turns)
+        candidates = [work.candidate_for(trial) for trial in field]
+        default_s, *others = turns([work.default, *candidates], depth, n_turns)
+        for trial, seconds in zip(field, others, strict=True):
+            trial.gains += gains_of(default_s, seconds)
         field.sort(key=lambda trial: trial.rank(work.goal))
         if len(field) <= 2 or work.clock.until(until) < 0:
             break
@@ -188,10 +185,3 @@ def _filled(work: SearchState, trials: list[Trial], depth: int, until: float) ->
         trial.is_finalist = True
         filled.append(trial)
     return filled
-
-
-def _turns_of_all(work: SearchState, field: list[Trial], depth: int, n_turns: int) -> None:
-    candidates = [work.candidate_for(trial) for trial in field]
-    default_s, *others = turns([work.default, *candidates], depth, n_turns)
-    for trial, seconds in zip(field, others, strict=True):
-        trial.gains += gains_of(default_s, seconds)

@@ -21,17 +21,10 @@ from localspec.bench.statistics import Estimate
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import Clock
-from localspec.errors import UserError
 from localspec.notify import Notify
 from localspec.session.config import SessionConfig
 from localspec.session.loading import plan_engines
-from localspec.session.profile import (
-    LEAST_BUDGET_S,
-    MOST_BUDGET_S,
-    Profile,
-    TunedFor,
-    save_profile,
-)
+from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads
@@ -77,11 +70,7 @@ class Outcome:
 
 
 def search(
-    subject: TuneTarget,
-    goal: Goal,
-    budget_s: float,
-    listen: SearchListener,
-    draft: str = NONE,
+    subject: TuneTarget, goal: Goal, budget_s: float, listen: SearchListener, draft: str = NONE
 ) -> Outcome:
     """Tune; Ctrl-C ends the search with the best proven candidate. `draft` is as in `Settings`.
 
@@ -196,14 +185,6 @@ class Tuned:
     subject: TuneTarget
     outcome: Outcome
     profile: Profile
-
-
-def check_budget(budget_s: float) -> None:
-    """UserError for seconds that are too few or too many."""
-    if not LEAST_BUDGET_S <= budget_s <= MOST_BUDGET_S:
-        raise UserError(
-            f"a budget of {budget_s:g} s is not between {LEAST_BUDGET_S:g} and {MOST_BUDGET_S:g}"
-        )
 
 
 def tune_here(

@@ -93,7 +93,12 @@ def study(
         own = base
         if config.model != reference:
             own = stack.enter_context(load(config))
-            _check_same(base, own)
+            one, other = (each.shared.owner.vocabulary.tokenizer for each in (base, own))
+            if difference := one.difference(other):
+                raise ModelError(
+                    f"{base.model.name} is no reference for {own.model.name}: {difference};"
+                    " use the same model with better weights"
+                )
             yield row(own, Attention())
         for attention in question.attentions:
             if attention != Attention():
@@ -195,13 +200,3 @@ def _speed(depth: int, base: _Subject, own: _Subject, attention: Attention) -> t
         base_s, own_s = turns([base.timed, candidate], depth, TURNS)
     ratio = median(gains_of(base_s, own_s))
     return ratio / median(base_s), ratio
-
-
-def _check_same(base: _Subject, own: _Subject) -> None:
-    one, other = (each.shared.owner.vocabulary.tokenizer for each in (base, own))
-    difference = one.difference(other)
-    if difference:
-        raise ModelError(
-            f"{base.model.name} is no reference for {own.model.name}: {difference};"
-            " use the same model with better weights"
-        )

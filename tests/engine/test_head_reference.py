@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from beside import MASK, SMALL, write_dflash, write_eagle3
 from head_reference import Dflash, Eagle3
 
@@ -14,7 +15,6 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.gguf.reader import read_header
 from localspec.model.head_fit import head_of
 from localspec.model.heads import HeadFacts
-from localspec.model.synthetic import write_random_model
 
 TEXT, N = [(7 * i + 3) % 250 for i in range(21)], 4
 VARIANTS: dict[str, Callable[[Path], Path]] = {
@@ -29,7 +29,7 @@ VARIANTS: dict[str, Callable[[Path], Path]] = {
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference") / "t.gguf"
-    write_random_model(path, SMALL, with_text=True)
+    write_babbling_model(path, SMALL)
     return path
 
 

@@ -1,5 +1,6 @@
 """A draft head that the engine would die of dies in a child, once, beside its target."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts, head_of_json, json_of_head
+from localspec.model.heads import HeadFacts
 from localspec.notify import silent
 from localspec.session.loading import checked_facts
 from localspec.session.trial import try_head
+from localspec.store import document_of, value_of
 
 OTHER = "a process of its own tries it beside"
 
@@ -85,4 +87,4 @@ def test_a_head_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_facts_cross_to_the_child(tmp_path: Path, target: tuple[Path, ModelFacts]) -> None:
     for facts in (HeadFacts("mtp"), head_for(target[0], right(), tmp_path / "head.gguf")):
-        assert head_of_json(json_of_head(facts)) == facts
+        assert value_of(HeadFacts, json.loads(json.dumps(document_of(facts)))) == facts

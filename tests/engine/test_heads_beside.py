@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from beside import N_BLOCK, SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
 from drafted import SometimesFixed, assert_same, odds, run, sampled
 from hybrids import write_random_limited
@@ -25,7 +26,6 @@ from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.head_fit import head_of
 from localspec.model.heads import HeadFacts
-from localspec.model.synthetic import write_random_model
 from localspec.session.config import SessionConfig, reply_options
 from localspec.session.session import Session
 
@@ -37,7 +37,7 @@ Write = Callable[[Path], Path]
 
 
 def _llama(path: Path) -> Path:
-    write_random_model(path, SMALL, with_text=True)
+    write_babbling_model(path, SMALL)
     return path
 
 

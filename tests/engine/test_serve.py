@@ -288,8 +288,9 @@ def test_thoughts_and_tool_calls_are_fields_of_their_own(tmp_path: Path) -> None
         assert plain["finish_reason"] == "stop"
 
 
-def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path) -> None:
-    """The line that says it is ready is what scripts wait for; SIGTERM lets a stream end."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path, number: int) -> None:
+    """The line that says it is ready is what scripts wait for; each signal lets a stream end."""
     command = [LOCALSPEC, "serve", "--port", "0", "--parallel", "2", "--ctx", "512",
                "--spec", "none", "--alias", "mine"]  # fmt: skip
     with subprocess.Popen(
@@ -304,7 +305,7 @@ def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path) -> No
         body = {"messages": [{"role": "user", "content": PROMPTS[2]}], "stream": True, **GREEDY}
         connection.request("POST", "/chat/completions", json.dumps(body))
         answer = connection.getresponse()
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(number)
         time.sleep(0.05)
         chunks = events_of(answer.read().decode())
         assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")

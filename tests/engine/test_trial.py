@@ -14,7 +14,7 @@ from sparse import KINDS, WRITE_TEXT, write_mtp_head
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.early import EarlyWeights
+from localspec.engine.llama.parameters import EarlyWeights
 from localspec.errors import ModelError
 from localspec.gguf.cursor import Value
 from localspec.gguf.reader import read_header

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from babbling import write_babbling_model
 from command import ANSWER, Run, assert_refused, localspec
 
 from localspec.engine.health import LARGEST_ERROR
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / ".cache" / "vulkan-module"
@@ -119,7 +120,7 @@ def limited() -> Generator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vulkan") / "random.gguf"
-    write_random_model(path, SHAPE, "Q8_0", with_text=True)
+    write_babbling_model(path, SHAPE, "Q8_0")
     return path
 
 

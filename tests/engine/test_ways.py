@@ -144,7 +144,7 @@ def test_target_and_draft_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> No
         loaded[config.model.name] += 1
         return load(config, *rest)
 
-    for module in ("engine", "early"):
+    for module in ("engine", "parameters"):
         monkeypatch.setattr(f"localspec.engine.llama.{module}.load_model", counted)
     opened = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap"})
     config = replace(SessionConfig.of(smollm2(), smollm2(), ctx=256), open=opened)

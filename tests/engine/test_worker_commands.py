@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from babbling import write_babbling_model
 from command import ANSWER, clean_environment, localspec
 from working import Running, free_port
 
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 SHAPE = Shape(n_layers=12, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=512)
 LAYERS = ("0", "1", "10", "all")
@@ -37,7 +38,7 @@ def second() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("models") / "random.gguf"
-    write_random_model(path, SHAPE, "Q8_0", with_text=True)
+    write_babbling_model(path, SHAPE, "Q8_0")
     return str(path)
 
 

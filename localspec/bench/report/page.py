@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from localspec import __version__
 from localspec.bench.findings import findings
-from localspec.bench.report.chart import BarChart, Chart
 from localspec.bench.report.charts import charts_of
 from localspec.bench.report.svg import LIGHT, TONES, keys_of, style, svg
 from localspec.bench.report.tables import (
@@ -45,7 +43,10 @@ def page(results: Sequence[Results]) -> str:
         facts=[*_facts(results, rows), *_shared(figures)],
         findings=list(map(_unbroken, findings(rows))),
         tables=[*filter(None, (_speeds(figures), gap_table(figures), category_table(figures)))],
-        charts=[_drawn(chart) for chart in charts_of(rows)],
+        charts=[
+            {"of": chart, "svg": Markup(svg(chart)), "legend": list(keys_of(chart))}
+            for chart in charts_of(rows)
+        ],
         skipped=[
             (what, _unbroken(why))
             for what, why in dict.fromkeys(pair for each in results for pair in each.header.skipped)
@@ -126,13 +127,3 @@ def _speeds(rows: Sequence[ResultRow]) -> Table | None:
             for row, name in zip(rows, labels(rows), strict=True)
         ],
     )
-
-
-def _drawn(chart: Chart | BarChart) -> dict[str, Any]:
-    return {
-        "key": chart.key,
-        "title": chart.title,
-        "caption": chart.caption,
-        "svg": Markup(svg(chart)),
-        "legend": list(keys_of(chart)),
-    }

@@ -10,9 +10,7 @@ from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
 from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
-from localspec.bench.statistics import Estimate
 from localspec.format import interval, number, percent
-from localspec.prediction.roofline import Speed
 
 MOST_MODELS = 20
 
@@ -28,9 +26,13 @@ def predicted(rows: Sequence[ResultRow]) -> Chart | None:
     if not known:
         return None
     points = [
-        ChartPoint(said.mid, found.mid, found.low, found.high, f"{name}: {_both(found, said)}")
+        ChartPoint(
+            said.mid, found.mid, found.low, found.high,
+            f"{name}: {interval(found.mid, found.low, found.high)} tok/s measured,"
+            f" {number(said.mid)} predicted",
+        )
         for name, found, said in known
-    ]
+    ]  # fmt: skip
     ends = [value for p in points for value in (p.x, p.y)]
     low, high = min(ends) / 1.3, max(ends) * 1.3
     factors = min(s.low / s.mid for *_, s in known), max(s.high / s.mid for *_, s in known)
@@ -54,11 +56,6 @@ def predicted(rows: Sequence[ResultRow]) -> Chart | None:
         (*edges, Series("cases", tuple(points), tone=0)),
         is_log=True,
     )
-
-
-def _both(found: Estimate, said: Speed) -> str:
-    measured = interval(found.mid, found.low, found.high)
-    return f"{measured} tok/s measured, {number(said.mid)} predicted"
 
 
 def rests_on(rows: Sequence[ResultRow]) -> BarChart | None:

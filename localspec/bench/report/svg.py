@@ -8,16 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from textwrap import wrap
 
-from localspec.bench.report.chart import (
-    Axis,
-    Bar,
-    BarChart,
-    Chart,
-    ChartPoint,
-    Series,
-    axis_of,
-    tick_text,
-)
+from localspec.bench.report.chart import Axis, Bar, BarChart, Chart, Series, axis_of, tick_text
 
 WIDTH, HEIGHT = 480, 330
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 44
@@ -55,7 +46,8 @@ def picture(title: str, charts: Sequence[Chart | BarChart]) -> str:
         for i, chart in enumerate(row):
             panel = _panel(chart, n_title)
             lines += [f'<g transform="translate({i * WIDTH} {top})">', *panel, "</g>"]
-        top += KEY_HEIGHT * n_title + max(_panel_height(chart) for chart in row)
+        n_lines = n_title + 1
+        top += max(_height(each) + KEY_HEIGHT * (n_lines + len([*keys_of(each)])) for each in row)
     size = f'width="{n_across * WIDTH}" height="{top}"'
     return "\n".join(
         [
@@ -124,11 +116,6 @@ def _panel(chart: Chart | BarChart, n_title: int) -> Iterator[str]:
     yield "</g>"
 
 
-def _panel_height(chart: Chart | BarChart) -> int:
-    """Without its title."""
-    return _height(chart) + KEY_HEIGHT * (1 + len(list(keys_of(chart))))
-
-
 def _height(chart: Chart | BarChart) -> int:
     return TOP + BAR_HEIGHT * len(chart.bars) + BOTTOM if isinstance(chart, BarChart) else HEIGHT
 
@@ -183,14 +170,10 @@ def _series(series: Series, x: Axis, y: Axis) -> Iterator[str]:
     if series.tone is None or series.dashed:
         return
     for point, (px, py) in zip(series.points, places, strict=True):
-        yield from _whisker(point, px, y, tone)
+        if point.low is not None and point.high is not None:
+            low, high = y.place(point.low), y.place(point.high)
+            yield f'<path class="whisker {tone}" d="M{px:.1f} {low:.1f}V{high:.1f}"/>'
         yield f"{_marker(series.tone, px, py)}{_note(point.note)}</path>"
-
-
-def _whisker(point: ChartPoint, px: float, y: Axis, tone: str) -> Iterator[str]:
-    if point.low is not None and point.high is not None:
-        low, high = y.place(point.low), y.place(point.high)
-        yield f'<path class="whisker {tone}" d="M{px:.1f} {low:.1f}V{high:.1f}"/>'
 
 
 def _marker(tone: int, px: float, py: float) -> str:

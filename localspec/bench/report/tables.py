@@ -9,6 +9,7 @@ from localspec.bench.statistics import Estimate
 from localspec.bench.store import Results
 from localspec.fields import Row, value_text
 from localspec.format import NOTHING, gigabytes, interval, milliseconds, number, percent, seconds
+from localspec.prediction.roofline import Speed
 from localspec.settings import NONE, ROWS, Settings
 
 CellValue = Callable[[ResultRow], Any]
@@ -45,21 +46,12 @@ def _number(
     return Column(key, header, value, lambda row: shown(value(row)))
 
 
-def _mid(estimate: Estimate | None) -> float | None:
-    return estimate.mid if estimate else None
+def _mid(found: Estimate | Speed | None) -> float | None:
+    return found.mid if found else None
 
 
-def _estimate(estimate: Estimate | None) -> str:
-    return interval(estimate.mid, estimate.low, estimate.high) if estimate else NOTHING
-
-
-def _decode(row: ResultRow) -> str:
-    return f"failed: {row.reason}" if row.reason else _estimate(row.decode_tps)
-
-
-def _predicted(row: ResultRow) -> str:
-    speed = row.predicted_tps
-    return interval(speed.mid, speed.low, speed.high) if speed else NOTHING
+def _interval(found: Estimate | Speed | None) -> str:
+    return interval(found.mid, found.low, found.high) if found else NOTHING
 
 
 def _by_position(row: ResultRow) -> str:
@@ -101,10 +93,13 @@ SETTINGS = (
     ),
 )
 TEST = _plain("test", "test", lambda row: row.case.work.text)
-DECODE = Column("decode_tps", "tok/s", lambda row: _mid(row.decode_tps), _decode)
+DECODE = Column(
+    "decode_tps", "tok/s", lambda row: _mid(row.decode_tps),
+    lambda row: f"failed: {row.reason}" if row.reason else _interval(row.decode_tps),
+)  # fmt: skip
 PREDICTED = Column(
     "predicted_tps", "predicted",
-    lambda row: row.predicted_tps.mid if row.predicted_tps else None, _predicted,
+    lambda row: _mid(row.predicted_tps), lambda row: _interval(row.predicted_tps),
 )  # fmt: skip
 FIGURES = (
     _number("prefill_tps", "prefill", lambda row: _mid(row.prefill_tps)),
@@ -127,10 +122,7 @@ ONLY_IN_CSV = (
     _number("decode_high_tps", "", lambda row: row.decode_tps.high if row.decode_tps else None),
     _number("predicted_low_tps", "", lambda row: row.predicted_tps and row.predicted_tps.low),
     _number("predicted_high_tps", "", lambda row: row.predicted_tps and row.predicted_tps.high),
-    _number(
-        "predicted_prefill_tps", "",
-        lambda row: _predicted_of(row, "prefill_tps") and _predicted_of(row, "prefill_tps").mid,
-    ),
+    _number("predicted_prefill_tps", "", lambda row: _mid(_predicted_of(row, "prefill_tps"))),
     _number("predicted_first_s", "", lambda row: _predicted_of(row, "first_s")),
     _number("predicted_memory_bytes", "", lambda row: _predicted_of(row, "memory_bytes")),
     _number("n_samples", "", lambda row: len(row.samples)),

@@ -98,9 +98,8 @@ def file(state: ChatState, argument: str) -> None:
     path = Path(argument.strip("'\"")).expanduser()
     text = read_text(path)
     state.attachments.append(fenced(path.name, text))
-    size = count(len(text), "character")
-    if loaded := state.chat.loaded:
-        size = loaded.size_of(text) or size
+    loaded = state.chat.loaded
+    size = (loaded and loaded.size_of(text)) or count(len(text), "character")
     state.frontend.say(f"{path.name} ({size}) goes with the next message")
 
 

@@ -55,19 +55,26 @@ except (OSError, RuntimeError) as error:
     ) from error
 
 
-def _ggml_of(libllama: Any) -> Any:
-    """Windows finds only a library's own names in it, and loads each library once."""
-    return libllama if hasattr(libllama, "ggml_backend_dev_count") else ggml
-
-
 C: Any = bindings
 """llama.h, function by function; ctypes has no types worth checking."""
 
-libggml: Any = _ggml_of(bindings._lib)  # pyright: ignore[reportPrivateUsage]
+_libllama: Any = bindings._lib  # pyright: ignore[reportPrivateUsage]
+libggml: Any = _libllama if hasattr(_libllama, "ggml_backend_dev_count") else ggml
 """ggml's own functions, through libllama: the wheel's other copies of libggml know none of its
-devices. The caller declares the types."""
+devices. Windows finds only a library's own names in it, and loads each library once. The caller
+declares the types."""
 
-output_address: Any = bindings._lib["llama_get_logits"]  # pyright: ignore[reportPrivateUsage]
+
+def declare(*functions: tuple[Any, ...]) -> None:
+    """The types of ggml's functions: of each its name, its result and its arguments."""
+    for name, result, *arguments in functions:
+        function = getattr(libggml, name)
+        function.restype, function.argtypes = result, arguments
+
+
+declare(("ggml_backend_load", ctypes.c_void_p, ctypes.c_char_p))
+
+output_address: Any = _libllama["llama_get_logits"]
 """llama_get_logits as a plain address: the binding's pointer costs as much as the call."""
 output_address.argtypes = [ctypes.c_void_p]
 output_address.restype = ctypes.c_void_p
@@ -185,8 +192,6 @@ def disband() -> None:
 
 def _load_modules() -> None:
     """Backends that scripts/setup put beside the engine; they bring a log of their own."""
-    libggml.ggml_backend_load.restype = ctypes.c_void_p
-    libggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
     for path in module_files():
         for base in path.parent.glob("*ggml-base*"):
             ctypes.CDLL(str(base)).ggml_log_set(_log_callback, ctypes.c_void_p(0))

@@ -78,7 +78,6 @@ class BlockHead(LlamaHead):
     def rows(
         self, context: Context, token: int, window: int = N_KEPT
     ) -> Generator[BufferLogits, int]:
-        """Rows of one draft; see `engine.base.Head.rows`."""
         self.draft([(context, [token])], window)
         for i in range(self.n_longest):
             yield self._row(context, i)

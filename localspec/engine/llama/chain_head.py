@@ -93,7 +93,6 @@ class ChainHead(LlamaHead):
     def draft(
         self, requests: Sequence[HeadRequest], window: int = N_KEPT
     ) -> Sequence[BufferLogits]:
-        """One row for each request; see `engine.base.Head.draft`."""
         try:
             return self._draft(requests, window)
         except BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from localspec.engine.backends import marked
-from localspec.engine.llama.binding import C, initialise, libggml
+from localspec.engine.llama.binding import C, declare, initialise, libggml
 from localspec.engine.workers import Worker, addresses_of
 from localspec.errors import EngineError
 from localspec.hardware.machine import DeviceKind, Reported, backend_of, computing
@@ -137,28 +137,20 @@ def _text(data: bytes | None) -> str:
     return (data or b"").decode("utf-8", "replace")
 
 
-def _declare() -> None:
-    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
-    sizes = [ctypes.POINTER(size)] * 2
-    for name, result, *arguments in (
-        ("ggml_backend_dev_count", size),
-        ("ggml_backend_dev_get", pointer, size),
-        ("ggml_backend_dev_name", text, pointer),
-        ("ggml_backend_dev_description", text, pointer),
-        ("ggml_backend_dev_memory", None, pointer, *sizes),
-        ("ggml_backend_dev_type", ctypes.c_int, pointer),
-        ("ggml_backend_dev_get_props", None, pointer, pointer),
-        ("ggml_backend_dev_backend_reg", pointer, pointer),
-        ("ggml_backend_reg_name", text, pointer),
-        ("ggml_backend_reg_by_name", pointer, text),
-        ("ggml_backend_reg_get_proc_address", pointer, pointer, text),
-        ("ggml_backend_register", None, pointer),
-        ("ggml_backend_dev_by_name", pointer, text),
-        ("ggml_backend_load", pointer, text),
-        ("ggml_backend_cpu_buffer_type", pointer),
-    ):
-        function = getattr(libggml, name)
-        function.restype, function.argtypes = result, arguments
-
-
-_declare()
+_POINTER, _TEXT, _SIZE = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+declare(
+    ("ggml_backend_dev_count", _SIZE),
+    ("ggml_backend_dev_get", _POINTER, _SIZE),
+    ("ggml_backend_dev_name", _TEXT, _POINTER),
+    ("ggml_backend_dev_description", _TEXT, _POINTER),
+    ("ggml_backend_dev_memory", None, _POINTER, *[ctypes.POINTER(_SIZE)] * 2),
+    ("ggml_backend_dev_type", ctypes.c_int, _POINTER),
+    ("ggml_backend_dev_get_props", None, _POINTER, _POINTER),
+    ("ggml_backend_dev_backend_reg", _POINTER, _POINTER),
+    ("ggml_backend_reg_name", _TEXT, _POINTER),
+    ("ggml_backend_reg_by_name", _POINTER, _TEXT),
+    ("ggml_backend_reg_get_proc_address", _POINTER, _POINTER, _TEXT),
+    ("ggml_backend_register", None, _POINTER),
+    ("ggml_backend_dev_by_name", _POINTER, _TEXT),
+    ("ggml_backend_cpu_buffer_type", _POINTER),
+)

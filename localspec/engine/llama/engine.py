@@ -19,10 +19,9 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.contexts import free
 from localspec.engine.llama.devices import has_layers_elsewhere
 from localspec.engine.llama.memory import LlamaMemory
-from localspec.engine.llama.parameters import NO_ABORT, create_context, load_model
+from localspec.engine.llama.parameters import NO_ABORT, create_context, free, load_model
 from localspec.engine.llama.replay import rollback_limit
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
@@ -33,8 +32,8 @@ from localspec.notify import Progress
 if TYPE_CHECKING:
     from localspec.engine.llama.block_head import BlockHead
     from localspec.engine.llama.chain_head import ChainHead
-    from localspec.engine.llama.early import EarlyWeights
     from localspec.engine.llama.features import Features
+    from localspec.engine.llama.parameters import EarlyWeights
 
 _ABORTED, _NO_SLOT = 2, 1
 _PREFILL_ROWS = 32
@@ -100,7 +99,6 @@ class LlamaEngine:
             raise
 
     def close(self) -> None:
-        """Free everything; a second call does nothing."""
         for head in self._heads:
             head.close()
         free(self.handle, self._model if self._owns_model else None)
@@ -118,11 +116,9 @@ class LlamaEngine:
         return LlamaEngine(config, self.interrupt, weights_of=self)
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
-        """From the next decode on."""
         C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
     def context(self) -> LlamaContext:
-        """A new, empty sequence."""
         n = len(self._contexts)
         if n == self.config.settings.n_sequences:
             raise EngineError(f"all {n} sequences of this engine are in use")
@@ -130,11 +126,9 @@ class LlamaEngine:
         return self._contexts[-1]
 
     def scratch(self) -> LlamaContext:
-        """The first sequence for measurements before it is used; to be left empty."""
         return LlamaContext(self, 0)
 
     def head(self, facts: HeadFacts, n: int) -> "ChainHead | BlockHead":
-        """A draft head for drafts of at most `n` tokens; see `engine.base.Head`."""
         from localspec.engine.llama.block_head import BlockHead  # noqa: PLC0415 - few files have one
         from localspec.engine.llama.chain_head import ChainHead  # noqa: PLC0415
         from localspec.engine.llama.features import Features  # noqa: PLC0415
@@ -151,7 +145,6 @@ class LlamaEngine:
         return head
 
     def decode(self, requests: Sequence[Request]) -> list[BufferLogits | EngineError]:
-        """Evaluate all requests; see `engine.base.Engine.decode`."""
         refusals = self._refusals(requests)
         jobs: Any = requests
         if refusals:

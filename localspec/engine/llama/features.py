@@ -221,12 +221,9 @@ class EngineRows:
     def at(self, address: int | None, n: int) -> Rows:
         """The first `n` rows there, a view. EngineError: the engine gives none."""
         if address != self._address or n > len(self._rows):
-            self._rows, self._address = _array_at(address, n, self._width), address
+            if address is None:
+                raise EngineError("the engine gave no hidden states")
+            buffer: Any = (ctypes.c_float * (n * self._width)).from_address(address)
+            self._rows = np.frombuffer(buffer, np.float32).reshape(n, self._width)
+            self._address = address
         return self._rows[:n]
-
-
-def _array_at(address: int | None, n: int, width: int) -> Rows:
-    if address is None:
-        raise EngineError("the engine gave no hidden states")
-    buffer: Any = (ctypes.c_float * (n * width)).from_address(address)
-    return np.frombuffer(buffer, np.float32).reshape(n, width)

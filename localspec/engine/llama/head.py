@@ -18,9 +18,8 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, output_address
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.contexts import free
 from localspec.engine.llama.features import EngineRows, Features
-from localspec.engine.llama.parameters import create_context, load_model
+from localspec.engine.llama.parameters import create_context, free, load_model
 from localspec.engine.llama.unstable import unstable
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
@@ -97,7 +96,6 @@ class LlamaHead:
         self.batch = LlamaBatch(n_rows, n_sequences, self.n_embd)
 
     def close(self) -> None:
-        """Free everything; a second call does nothing."""
         free(self.handle, self.model)
         self.handle = self.model = None
 
@@ -108,11 +106,9 @@ class LlamaHead:
         return self.target.features
 
     def set_threads(self, n_threads: int, n_threads_batch: int) -> None:
-        """From the next call on."""
         C.llama_set_n_threads(self.handle, n_threads, n_threads_batch)
 
     def is_ready(self, context: Context) -> bool:
-        """Whether the state behind what it holds was kept; see `engine.base.Head.is_ready`."""
         assert isinstance(context, LlamaContext)
         self.features.ask()
         rows = self.features.of(context.sequence)
@@ -196,7 +192,6 @@ class HeadScratch:
         return head.logits([0], 1)[0] if n_logits else BufferLogits(head, _NO_ROWS)
 
     def go_back(self, n: int) -> None:
-        """Keep the first `n` tokens."""
         self.engine.forget(0, n)
         del self.tokens[n:]
 

@@ -20,16 +20,13 @@ from time import perf_counter
 from typing import Any
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.llama.binding import initialise, libggml
+from localspec.engine.llama.binding import declare, initialise, libggml
 from localspec.engine.llama.devices import chosen_handle
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Timer, there_and_back
 from localspec.errors import EngineError
-from localspec.hardware.probe_results import (
-    Curve,
-    Link,
-)
+from localspec.hardware.probe_results import Curve, Link
 from localspec.model.synthetic import Shape, write_random_model
 
 SMALL_BYTES, LARGE_BYTES = 64, 4 << 20
@@ -73,23 +70,17 @@ def _there_and_back_s(tensor: int, n_bytes: int) -> float:
     return perf_counter() - started
 
 
-def _declare() -> None:
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    for name, result, *arguments in (
-        ("ggml_init", pointer, _InitParams),
-        ("ggml_free", None, pointer),
-        ("ggml_new_tensor_1d", pointer, pointer, ctypes.c_int, ctypes.c_int64),
-        ("ggml_backend_dev_buffer_type", pointer, pointer),
-        ("ggml_backend_alloc_ctx_tensors_from_buft", pointer, pointer, pointer),
-        ("ggml_backend_buffer_free", None, pointer),
-        ("ggml_backend_tensor_set", None, pointer, pointer, size, size),
-        ("ggml_backend_tensor_get", None, pointer, pointer, size, size),
-    ):
-        function = getattr(libggml, name)
-        function.restype, function.argtypes = result, arguments
-
-
-_declare()
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
+declare(
+    ("ggml_init", _POINTER, _InitParams),
+    ("ggml_free", None, _POINTER),
+    ("ggml_new_tensor_1d", _POINTER, _POINTER, ctypes.c_int, ctypes.c_int64),
+    ("ggml_backend_dev_buffer_type", _POINTER, _POINTER),
+    ("ggml_backend_alloc_ctx_tensors_from_buft", _POINTER, _POINTER, _POINTER),
+    ("ggml_backend_buffer_free", None, _POINTER),
+    ("ggml_backend_tensor_set", None, _POINTER, _POINTER, _SIZE, _SIZE),
+    ("ggml_backend_tensor_get", None, _POINTER, _POINTER, _SIZE, _SIZE),
+)
 
 
 OVERHEAD_WIDTHS = (1, 2, 4, 8, 16, 32, 128)

@@ -35,9 +35,10 @@ class LargePages:
 
     def ask(self, most_bytes: float = inf) -> None:
         """For memory that was not there at the beginning; not for pieces beyond `most_bytes`."""
+        call = ctypes.CDLL(None).madvise if sys.platform == "linux" else None
         for start, end in frozenset(_mappings()) - self._known:
-            if end - start <= most_bytes:
-                _madvise(start, end - start, _ADVICE)
+            if call and end - start <= most_bytes:  # a system without large pages refuses
+                call(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _ADVICE)
 
 
 def _mappings() -> Generator[tuple[int, int]]:
@@ -50,13 +51,6 @@ def _mappings() -> Generator[tuple[int, int]]:
             start, end = (int(each, 16) for each in where.split(b"-"))
             if end - start >= LEAST and rights == b"rw-p" and inode == b"0" and not name:
                 yield start, end
-
-
-def _madvise(address: int, n_bytes: int, advice: int) -> None:
-    """A system without large pages refuses, which changes nothing."""
-    call = ctypes.CDLL(None).madvise
-    call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    call(address, n_bytes, advice)
 
 
 @contextmanager

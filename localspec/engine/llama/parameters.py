@@ -7,12 +7,22 @@ llama.cpp's `--n-cpu-moe` does the same with the same pattern.
 
 import ctypes
 import os
+import sys
+import threading
+from time import perf_counter
 from typing import Any
 
 from localspec.engine.base import EngineConfig
 from localspec.engine.interrupt import Interrupt, Interrupted
-from localspec.engine.llama.binding import C, Handle, engine_log, libggml, quietly
-from localspec.engine.llama.contexts import free, keep, plan_anew
+from localspec.engine.llama.binding import (
+    C,
+    Handle,
+    disband,
+    engine_log,
+    initialise,
+    libggml,
+    quietly,
+)
 from localspec.engine.llama.devices import device_list, split
 from localspec.engine.llama.pages import LargePages, large_caches
 from localspec.engine.llama.worker import add_workers
@@ -134,9 +144,99 @@ def create_context(config: EngineConfig, model: Handle, **changes: Any) -> Handl
             f"no context of {config.n_ctx:,} tokens: {engine_log.reason()}{_advice(config)}"
         )
     if settings.workers:
-        keep(context)
+        plan_anew()
+        _contexts.add(context)
     return context
 
 
 def _advice(config: EngineConfig) -> str:
     return "; try fewer --gpu-layers" if config.settings.gpu_layers else ""
+
+
+# Contexts with layers on workers plan anew when memory of another one comes or goes. A worker
+# forgets the graph that it computed last as soon as any buffer on it is freed
+# (`rpc_server::free_buffer` of ggml-rpc.cpp in 0.5.0). The client does not know: it asks for the
+# same graph again, the worker hangs up, and libllama ends the process. A context that plans anew
+# sends the whole graph.
+_contexts: set[Handle] = set()
+
+
+def free(context: Handle | None = None, model: Handle | None = None) -> None:
+    """A context and weights, wherever they are."""
+    if context:
+        _contexts.discard(context)
+        C.llama_free(context)
+    if model:
+        C.llama_model_free(model)
+    plan_anew()
+
+
+def plan_anew() -> None:
+    """Let no context ask for the graph of its last pass again.
+
+    No control vector is what each has; to say so makes libllama plan before the next pass, which
+    takes milliseconds.
+    """
+    for context in _contexts:
+        C.llama_set_adapter_cvec(context, None, 0, 0, 0, 0)
+
+
+_SWITCH_S = 1e-4
+"""After which Python hands its lock over, meanwhile."""
+
+
+class EarlyWeights:
+    """A model and its context, loaded by a thread while this one imports what will use them:
+    `taken` hands them over, `drop` frees them unless they were taken.
+
+    libllama lets go of Python's lock while it loads, so that both take the time of one. What tells
+    of progress asks for the lock at each tensor, and Python hands it over after five milliseconds:
+    a quarter of a second of small files, of which nobody is told.
+    """
+
+    def __init__(
+        self, config: EngineConfig, interrupt: Interrupt, on_progress: Progress | None
+    ) -> None:
+        self.config = config
+        self.load_s = 0.0
+        self._interrupt, self._on_progress = interrupt, on_progress
+        self._model: Handle | None = None
+        self._context: Handle | None = None
+        self._error: BaseException | None = None
+        self._usual_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
+        self._thread = threading.Thread(target=self._load, name="loading")
+        self._thread.start()
+
+    def taken(self) -> tuple[Handle, Handle]:
+        """The model and its context, once they are there. Raises what loading raised."""
+        self._join()
+        model, context, self._model, self._context = self._model, self._context, None, None
+        if self._error or not model or not context:
+            free(context, model)
+            raise self._error or AssertionError("loading ended without a word")
+        return model, context
+
+    def drop(self) -> None:
+        """End the loading, and free what there is; nothing if it was taken."""
+        if self._thread.is_alive():
+            self._interrupt.request()
+        self._join()
+        model, context, self._model, self._context = self._model, self._context, None, None
+        free(context, model)
+
+    def _join(self) -> None:
+        self._thread.join()
+        sys.setswitchinterval(self._usual_s)
+
+    def _load(self) -> None:
+        started = perf_counter()
+        try:
+            initialise()
+            self._model = load_model(self.config, self._interrupt, self._on_progress)
+            self.load_s = perf_counter() - started
+            self._context = create_context(self.config, self._model)
+        except BaseException as error:  # noqa: BLE001 - the other thread raises it
+            self._error = error
+        finally:
+            disband()

@@ -97,11 +97,8 @@ def _element_s(
     n_elements = n_layers * _elements(shape) + shape.n_vocab * shape.n_embd
     with loaded(setting, shape, n_layers, case.type) as timer:
         times = _medians(timer, [(width, 0) for width in reversed(widths)], until_s)
-    points: list[tuple[float, float]] = []
-    for width in widths:
-        overhead_s = fixed[0].at(width) + n_layers * fixed[1].at(width)
-        points.append((width, max(times[width, 0] - overhead_s, 0.0) / n_elements))
-    return Curve(points)
+    overhead_s = {n: fixed[0].at(n) + n_layers * fixed[1].at(n) for n in widths}
+    return Curve((n, max(times[n, 0] - overhead_s[n], 0.0) / n_elements) for n in widths)
 
 
 def attention(
@@ -114,15 +111,11 @@ def attention(
     with loaded(setting, shape, n_layers, kv=kv, flash=case.flash) as timer:
         times = _medians(timer, places, until_s)
     unit = n_layers * shape.n_heads * shape.head_size
+    more = {place: max(0.0, s - times[place[0], CELLS[0]]) / unit for place, s in times.items()}
     return tuple(
-        AttentionCost(width, Curve((c, _more(times, width, c) / unit) for c in CELLS))
+        AttentionCost(width, Curve((cells, more[width, cells]) for cells in CELLS))
         for width in ATTENTION_WIDTHS
     )
-
-
-def _more(times: Medians, width: int, cells: int) -> float:
-    """Extra seconds of a cache of `cells` over an empty one."""
-    return max(0.0, times[width, cells] - times[width, CELLS[0]])
 
 
 def _medians(timer: Timer, places: list[tuple[int, int]], until_s: float) -> Medians:

@@ -10,12 +10,14 @@ no death: whoever loads the model next hears it. It says that it has begun, so t
 import the engine at the same time.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localspec.model.heads import HeadFacts, head_of_json
+from localspec.model.heads import HeadFacts
+from localspec.store import value_of
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
@@ -35,7 +37,7 @@ def _try() -> int:
     from localspec.hardware.detect import usable_cores  # noqa: PLC0415
 
     words = sys.argv[2:]
-    head = head_of_json(words[-1]) if "head" in words else None
+    head = value_of(HeadFacts, json.loads(words[-1])) if "head" in words else None
     config = EngineConfig.of(
         Path(sys.argv[1]), ctx=256, ubatch=32, threads=usable_cores(), gpu_layers=0,
         op_offload=False, repack=False, load_mtp=bool(head and head.path is None),

@@ -69,7 +69,6 @@ class LlamaVocabulary:
 
     @property
     def specials(self) -> Mapping[str, SpecialKind]:
-        """Texts that `tokenize` reads as one token wherever they stand."""
         return self._specials
 
     @cached_property
@@ -89,7 +88,8 @@ class LlamaVocabulary:
         if self._path is None or self.n_tokens < MANY:
             return self._read_kinds()
         key = f"{fingerprint(self._path)} {engine_fingerprint()}"
-        kept = Kept(hashed(paths.cache_dir() / "vocabularies", key), _kinds_of, dict[int, int])
+        path = hashed(paths.cache_dir() / "vocabularies", key)
+        kept = Kept(path, lambda kinds: {int(i): int(k) for i, k in kinds.items()}, dict[int, int])
         found = kept.load()
         if found is None:
             found = self._read_kinds()
@@ -145,12 +145,10 @@ class LlamaVocabulary:
         return template.decode("utf-8", "replace") if template else None
 
     def text(self, token: int) -> str:
-        """The token as the vocabulary spells it, control tokens included."""
         return (C.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
 
     @property
     def adds_space(self) -> bool:
-        """Whether `tokenize` puts a space before a text and behind each control token."""
         return self._adds_space
 
     @cached_property
@@ -159,7 +157,6 @@ class LlamaVocabulary:
 
     @property
     def fim(self) -> FimTokens | None:
-        """None where the model was not made to fill a middle in."""
         return self._fim
 
     @cached_property
@@ -175,11 +172,6 @@ class LlamaVocabulary:
     def tokenize(
         self, text: str, *, add_special: bool, parse_special: bool = True, goes_on: bool = False
     ) -> list[int]:
-        """Ids of `text`; `add_special` adds BOS where due.
-
-        `parse_special`: texts of control tokens become these tokens. `goes_on`: other text stands
-        before it, so no space is added.
-        """
         if self.is_empty:
             raise ModelError(
                 "this model carries no tokenizer, so it cannot read text: use another GGUF file"
@@ -237,10 +229,6 @@ class LlamaVocabulary:
             return []
         get_text = C.llama_vocab_get_text
         return [get_text(self._vocab, i) or b"" for i in range(self.n_tokens)]
-
-
-def _kinds_of(document: dict[str, int]) -> dict[int, int]:
-    return {int(token): int(kind) for token, kind in document.items()}
 
 
 _CONTROL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN

@@ -28,16 +28,7 @@ from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import opened, switch, written
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Clock, Timer, there_and_back
-from localspec.engine.ways import (
-    ATTENTIVE_LAYERS,
-    DEPTH,
-    KEYS,
-    N_READ,
-    N_WIDE,
-    THIN,
-    VALUES,
-    Heads,
-)
+from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, N_WIDE, THIN, VALUES, Heads
 from localspec.gguf.types import BY_NAME
 from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape
@@ -137,11 +128,8 @@ def weights(
             small[repack].context.engine.set_threads(n, n)
             return small[repack].seconds(N_READ, 0) / N_READ
 
-        ways, narrow = (
-            list(product(loadings, counts)),
-            clock.within(0.6 * clock.until(end), LIMIT_S),
-        )
-        tokens = least(ways, token_s, ROUNDS, narrow)
+        narrow = clock.within(0.6 * clock.until(end), LIMIT_S)
+        tokens = least(list(product(loadings, counts)), token_s, ROUNDS, narrow)
         wide = clock.within(clock.until(end), LIMIT_S)
         reads = least(list(product(repacks, counts)), read_s, ROUNDS, wide)
         scale = N_LAYERS / n_layers

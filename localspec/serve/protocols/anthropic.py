@@ -42,8 +42,8 @@ def chat_of(body: Any, *, is_answered: bool = True) -> dict[str, Any]:
     if not isinstance(body, Mapping):
         raise refused("the body is no JSON object: send one")
     given = {name: value for name, value in body.items() if value is not None}
-    if is_answered and "max_tokens" not in given:
-        raise refused("max_tokens is missing: say how long the answer may be", "max_tokens")
+    if is_answered and given.get("max_tokens", -1) == -1:  # llama.cpp's for no limit is none here
+        raise refused("max_tokens is no length: say how long the answer may be", "max_tokens")
     for name in _HOSTED:
         if given.pop(name, None):
             raise refused(f"{name} is not supported: leave it out", name)

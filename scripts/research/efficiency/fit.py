@@ -122,7 +122,7 @@ def fitted() -> dict[str, Any]:
             "scales": uncertainty.scales,
             "quantiles": {name: [*pair] for name, pair in uncertainty.quantiles.items()},
             "later": uncertainty.later,
-            "pairs": {sort: n for sort, n in uncertainty.pairs.items() if sort.endswith(NEWEST)},
+            "pairs": {name: n for name, n in uncertainty.pairs.items() if _is_of_today(name)},
             "thin": sorted(uncertainty.thin),
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)
@@ -137,6 +137,11 @@ def _shipped(known: Coefficients) -> dict[str, float]:
         for name, x in known.values.items()
         if not name.startswith("habit") and (abs(x) >= LEAST or SAID.match(name))
     }
+
+
+def _is_of_today(name: str) -> bool:
+    """Of a backend, or of a sort with engines of today."""
+    return "," not in name or name.endswith(NEWEST)
 
 
 def _support(runs: Sequence[Run]) -> dict[str, list[int]]:

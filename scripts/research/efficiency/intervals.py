@@ -23,6 +23,7 @@ from research.efficiency.seen import Seen
 from localspec.prediction.uncertainty import (
     ANYWHERE,
     EVERY_HEAD,
+    Known,
     Uncertainty,
     causes,
     untried,
@@ -102,23 +103,16 @@ class Calibration:
     @cached_property
     def _causes(self) -> tuple[list[str], Floats]:
         rows = [
-            dict(
-                causes(
-                    case.run.conditions,
-                    self.seen.without(case.run, case.leave),
-                    case.shares,
-                    n_pairs,
-                )
-            )
-            for case, n_pairs in zip(self.cases, self._n_pairs, strict=True)
+            dict(causes(case.run.conditions, known, case.shares))
+            for case, known in zip(self.cases, self._known, strict=True)
         ]
         names = sorted({name for row in rows for name in row})
         return names, np.array([[row.get(name, 0.0) for name in names] for row in rows])
 
     @cached_property
-    def _n_pairs(self) -> list[int]:
-        """Of a case's sort, beside what was left out."""
-        return [self.seen.pairs_beside(case.run, case.leave) for case in self.cases]
+    def _known(self) -> list[Known]:
+        """Of every case, beside what was left out."""
+        return [self.seen.known(case.run, case.leave) for case in self.cases]
 
     @cached_property
     def _weights(self) -> Floats:
@@ -162,8 +156,11 @@ class Calibration:
     def _scaled(self, scales: Mapping[str, float]) -> Floats:
         names, x = self._causes
         usual = np.exp(x @ np.array([scales[name] for name in names]))
-        known = zip(self.cases, self._n_pairs, usual, strict=True)
-        beside = [untried(case.run.conditions, n, float(scale)) for case, n, scale in known]
+        found = zip(self.cases, self._known, usual, strict=True)
+        beside = [
+            untried(case.run.conditions, known.n_of_sort, float(scale))
+            for case, known, scale in found
+        ]
         return self._errors / np.hypot(usual, beside)
 
     def _calibrated(self, keep: Mask, pairs: Mapping[str, int]) -> Uncertainty:

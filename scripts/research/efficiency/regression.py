@@ -189,6 +189,12 @@ class Fitted:
             self._known[left_out] = self._refit(self._keeps(*left_out))
         return self._known[left_out]
 
+    def left_without(
+        self, chip: str | None, source: str | None, before: str | None = None
+    ) -> Floats:
+        """log(measured / predicted seconds) of all runs by what `without` the same leaves."""
+        return self._residual - self._jacobian @ (self.without(chip, source, before) - self.theta)
+
     def _keeps(self, chip: str | None, source: str | None, before: str | None) -> Mask:
         runs = self.problem.runs
         return np.array(
@@ -257,7 +263,7 @@ class Fitted:
         errors = own.target - own.linear(theta)[0]
         if leave != "source":
             return errors
-        known = self._residual - self._jacobian @ (theta - self.theta)
+        known = self.left_without(None if leave == "source" else chip, source, before)
         return errors - np.array([self.device(self._elsewhere(i), known) for i in rows])
 
     def _elsewhere(self, row: int) -> list[int]:

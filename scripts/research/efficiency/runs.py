@@ -12,7 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -107,6 +107,13 @@ class Run:
     def tokens_per(self, seconds: float) -> float:
         """Speed, of a pass or a prompt that takes so long."""
         return (1.0 if self.test == "decode" else self.n_tokens) / seconds
+
+    @property
+    def full_bandwidth_tps(self) -> float:
+        """Tokens a second if nothing but the memory's bandwidth took time; of prompts no limit."""
+        if self.test != "decode":
+            return inf
+        return 1 / sum(base for part, base in self.bases.items() if part != "launches")
 
     @property
     def streamed_bytes(self) -> float:

@@ -1,7 +1,8 @@
 """What is known of a run once its source, its chip, or later months are left out.
 
-A column is known by the sources whose runs take part in it; a sort of runs (backend, kind of model
-and age of the engine) by pairs of a chip and a source, no two of which have either in common.
+A column is known by the sources whose runs take part in it; a backend, and a sort of runs (backend,
+kind of model and age of the engine), by pairs of a chip and a source, no two of which have either
+in common.
 """
 
 import re
@@ -12,6 +13,7 @@ from research.efficiency.regression import Leave
 from research.efficiency.runs import Run
 
 from localspec.prediction.conditions import RunConditions, of_part, whole
+from localspec.prediction.uncertainty import Known
 
 KIND_ON_BACKEND = re.compile(r"(moe|hybrid|mla) in backend: ")
 Group = tuple[str, str, str]
@@ -46,7 +48,8 @@ class Seen:
             for known in conditions:
                 for kind, name, _ in (*whole(known), *of_part(known, "weights")):
                     self._groups[f"{kind}: {name}"].add(group)
-                self._sorts[known.sort].add(group)
+                for sort in (known.sort, known.backend):
+                    self._sorts[sort].add(group)
 
     def without(self, run: Run, leave: Leave) -> Callable[[str], bool]:
         """Whether a column is supported where a run is predicted without what is left out."""
@@ -58,12 +61,16 @@ class Seen:
 
         return knows
 
-    def pairs_beside(self, run: Run, leave: Leave) -> int:
-        """Of the run's own sort, of which no two have one chip or source, at most."""
-        return _independent(_others(self._sorts[run.conditions.sort], run, leave))
+    def known(self, run: Run, leave: Leave) -> Known:
+        """What is left where a run is predicted."""
+        beside = (
+            _independent(_others(self._sorts[sort], run, leave))
+            for sort in (run.conditions.sort, run.conditions.backend)
+        )
+        return Known(self.without(run, leave), *beside)
 
     def pairs(self, chip: str = "", source: str = "") -> dict[str, int]:
-        """The same by sort, without a chip and a source."""
+        """By sort and by backend, without a chip and a source."""
         rest = {
             sort: {(c, s) for c, s, _ in groups if c != chip and s != source}
             for sort, groups in sorted(self._sorts.items())

@@ -1,11 +1,12 @@
 """Do intervals hold for devices that nobody measured, of sources that nobody has seen?
 
-    scripts/research/run validate-devices --csv FILE [--json] [--seed 0]
+    scripts/research/run validate-devices --csv FILE [--json] [--seed 0] [--draws 1]
 
 The chips of FILE are drawn into three lots. Each lot is predicted by a fit, scales and quantiles of
 its intervals included, without any row of its chips and without any row of any source that measured
 one of them: what a table of other devices by other people would meet. `validate-predictions` leaves
-out one chip and one source at a time, and keeps what else they teach each other.
+out one chip and one source at a time, and keeps what else they teach each other. The lots decide
+what is left for a few chips, so the rows of several draws say more than those of one.
 """
 
 import json
@@ -29,10 +30,12 @@ def main(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     seed: Annotated[int, typer.Option(help="Of the lots.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Of the lots, by as many seeds.")] = 1,
 ) -> None:
     """Predict every third of the devices by the others."""
     check(table)
-    outcomes = list(outcomes_without(read_runs(table)[0], seed))
+    runs = read_runs(table)[0]
+    outcomes = [o for i in range(seed, seed + draws) for o in outcomes_without(runs, i)]
     document: dict[str, Any] = {
         "backends": scores(outcomes, "backend", "test"),
         "kinds": scores(outcomes, "backend", "kind", "test"),

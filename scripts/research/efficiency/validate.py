@@ -15,6 +15,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ from research.efficiency.fit import (
     published_runs,
 )
 from research.efficiency.regression import Problem
+from research.efficiency.remainder import factors, near
 from research.efficiency.runs import Run, read_runs
 from research.efficiency.shown import show
 from research.efficiency.together import together
@@ -108,6 +110,8 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
         "transfer": [_transfer(test, outcomes) for test in TESTS],
         "disagreement": disagreement(published_runs()),
         "beside_others": beside_others(published_runs(), ((o.run, o.error) for o in outcomes)),
+        "factors": factors((o.run, o.predicted) for o in outcomes),
+        "near": [row for test in TESTS for row in _near(test, outcomes, until)],
         "together": together([DATA / name for name in TABLES]),
         "rivals": _rivals(outcomes),
         "skipped": [{"reason": reason, "n": n} for reason, n in skipped.most_common()],
@@ -131,9 +135,7 @@ def _unseen(fit: Fit, pair: tuple[str, str], runs: list[Run]) -> Iterator[Outcom
         shares = Shares(float(overhead), float(attention))
         knows = fit.seen.without(run, "chip")
         spread = uncertainty.spread(run.conditions, knows, shares)
-        speed = run.tokens_per(float(took))
-        low, high = _widened(run, spread)
-        yield Outcome(run, speed, speed * low, speed * high)
+        yield _outcome(run, run.tokens_per(float(took)), spread)
 
 
 def _transfer(test: Any, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -146,15 +148,21 @@ def _transfer(test: Any, outcomes: list[Outcome]) -> dict[str, Any]:
     return transfer(test, found, load().shared[test])
 
 
+def _near(test: str, outcomes: list[Outcome], until: str | None) -> list[dict[str, Any]]:
+    """What near runs of the same fit would have corrected."""
+    return near(fit_of(test, until), ((o.run, o.predicted) for o in outcomes))
+
+
 def _known_without(chip: str) -> Coefficients:
     """What parts of a plain pass take by runs of other chips."""
     return fit_of("decode").fitted.coefficients_without(chip)
 
 
-def _widened(run: Run, spread: Spread) -> tuple[float, float]:
-    """An ambiguous device may be any of its candidates."""
+def _outcome(run: Run, speed: float, spread: Spread) -> Outcome:
+    """An ambiguous device may be any of its candidates, and none exceeds its full bandwidth."""
     own, (least, most) = run.conditions.bandwidth_bytes_per_s, run.place.bandwidth_range
-    return spread.low * least / own, spread.high * most / own
+    high = min(speed * spread.high, max(speed, run.full_bandwidth_tps)) * most / own
+    return Outcome(run, speed, speed * spread.low * least / own, high)
 
 
 def scores(outcomes: list[Outcome], *names: str) -> list[dict[str, Any]]:
@@ -178,17 +186,32 @@ def _score(outcomes: list[Outcome]) -> dict[str, Any]:
         "median_error": median(errors),
         "p90_error": float(np.quantile(errors, 0.9)),
         "coverage80": sum(outcome.is_covered for outcome in outcomes) / len(outcomes),
+        "coverage80_error": _coverage_error(outcomes),
         "coverage80_by_pairs": _by_pairs(outcomes),
         "known_chip_error": _known_chip_error(outcomes),
     }
 
 
-def _by_pairs(outcomes: list[Outcome]) -> float:
-    """The share in the interval where every pair of a chip and a source has one voice."""
+def _pairs(outcomes: list[Outcome]) -> list[list[bool]]:
+    """Which runs lie in their intervals, by pair of a chip and a source."""
     pairs: defaultdict[tuple[str, str], list[bool]] = defaultdict(list)
     for outcome in outcomes:
         pairs[outcome.run.chip, outcome.run.source].append(outcome.is_covered)
-    return float(np.mean([np.mean(covered) for covered in pairs.values()]))
+    return list(pairs.values())
+
+
+def _by_pairs(outcomes: list[Outcome]) -> float:
+    """The share in the interval where every pair of a chip and a source has one voice."""
+    return float(np.mean([np.mean(covered) for covered in _pairs(outcomes)]))
+
+
+def _coverage_error(outcomes: list[Outcome]) -> float | None:
+    """The standard error of the share of runs in the interval: those of a pair err together."""
+    pairs, share = _pairs(outcomes), float(np.mean([outcome.is_covered for outcome in outcomes]))
+    if len(pairs) < 2:
+        return None
+    squares = sum((sum(covered) - share * len(covered)) ** 2 for covered in pairs)
+    return sqrt(squares * len(pairs) / (len(pairs) - 1)) / len(outcomes)
 
 
 def _known_chip_error(outcomes: list[Outcome]) -> float | None:

@@ -38,7 +38,7 @@ DENSE_SCALES = {
 }  # fmt: skip
 EXPERT_SCALES = {
     "width": 2.5, "width in backend": 0.4, "width by type": 0.1, "type": 0.05,
-    "backend type": 0.05, "width by backend type": 0.2, "cliff": 1.0,
+    "backend type": 0.05, "width by backend type": 0.2,
 }  # fmt: skip
 """How far each kind of column is believed to vary; from a search over devices left out."""
 HUBER, RIDGE, STEPS = 0.5, 0.2, 15
@@ -71,14 +71,26 @@ def widths_of(batches: Sequence[Batch], known: Coefficients) -> Widths:
         if n in batch.costs
     ]
     dense = _fitted(dense_points, DENSE_SCALES)
-    mixtures = [batch for batch in batches if batch.is_mixture]
-    expert_points = [
-        (batch, n, log(_experts_alone(batch, n, dense, expert_share(batch, known))))
-        for batch in mixtures
+    alone = {
+        (batch, n): log(_experts_alone(batch, n, dense, expert_share(batch, known)))
+        for batch in batches
+        if batch.is_mixture
         for n in (*WIDTHS, CLIFF)
         if n in batch.costs
-    ]
-    return Widths(dense, _fitted(expert_points, EXPERT_SCALES) if expert_points else {})
+    }
+    points = [(batch, n, value) for (batch, n), value in alone.items() if n != CLIFF]
+    return Widths(dense, (_fitted(points, EXPERT_SCALES) if points else {}) | _cliffs(alone))
+
+
+def _cliffs(alone: Mapping[tuple[Batch, int], float]) -> Values:
+    """What experts cost at the cliff beside what they cost at 16, in the same run: those that stop
+    before it tell nothing of it, whatever they say of 16."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for (batch, n), value in alone.items():
+        wide = alone.get((batch, WIDTHS[-1]))
+        if n == CLIFF and wide is not None:
+            found[f"cliff: {batch.backend}"].append(value - wide)
+    return {name: sum(steps) / len(steps) for name, steps in found.items()}
 
 
 def expert_share(batch: Batch, known: Coefficients) -> float:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter, time_ns
 
+from babbling import write_babbling_model
 from models import named
 from research.engine.report_parts import Row
 
 from localspec.engine.timing import there_and_back
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 
 PROMPT = "Write one sentence about the sea."
 N_LOADS = 5
@@ -120,7 +121,7 @@ def large_load_rows(name: str) -> Iterator[Row]:
     without."""
     with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
         path = Path(folder) / "large.gguf"
-        write_random_model(path, LARGE, "Q4_0", with_text=True)
+        write_babbling_model(path, LARGE, "Q4_0")
         command = [sys.executable, "-m", "localspec", "generate", str(path), "--raw", "-p", "a"]
         repacks, n = _settings_of([*command, "-n", "1", "--json"])  # it is new, and tried first
         bare = [sys.executable, "-c", _BARE, str(path), str(repacks), str(n)]

@@ -35,8 +35,8 @@ from research.gpu.users import user_costs
 from working import Running, free_port
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.device_health import device_health
 from localspec.engine.graphics import graphics
+from localspec.engine.health import device_health
 from localspec.engine.threads import default_threads
 from localspec.engine.timing import Timer
 from localspec.errors import LocalspecError

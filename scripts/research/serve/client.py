@@ -49,7 +49,7 @@ async def ask(port: int, said: str | list[dict[str, str]], n_tokens: int) -> Tal
     }  # fmt: skip
     data = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
 content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
     started = time.perf_counter()
     writer.write(head.encode() + data)

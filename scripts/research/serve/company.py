@@ -130,7 +130,7 @@ class Company:
         session = self._session
         for context in self.contexts:
             context.go_back(0)
-        generations = [session.generation(*one) for one in asked]
+        generations = [session.generations.of(*one) for one in asked]
         left, n_open = list(enumerate(generations)), 0
         while left or n_open:
             while left and n_open < at_once:

@@ -33,7 +33,7 @@ async def ask(port, i, how):
     body = {"model": "x", "messages": said, "stream": True, "ignore_eos": True, **how}
     data = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/chat/completions HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\\r\\nhost: localhost\\r\\nconnection: close\\r\\n"
     writer.write(f"{head}content-length: {len(data)}\\r\\n\\r\\n".encode() + data)
     await reader.read(-1)
     writer.close()

@@ -90,7 +90,7 @@ class Users:
         options = reply_options(temperature=0.0, max_tokens=self._n_tokens, ignore_eos=True)
         ids = session.chat_prompt([Message(role="user", content=question)])
         parser = session.parser(options, session.markup, session.markup.opening(""))
-        return Submit(id(ids), session.generation(ids, options), parser)
+        return Submit(id(ids), session.generations.of(ids, options), parser)
 
 
 def measure(users: Users, session: Session, n: int, kind: str, rounds: int) -> Load:

@@ -29,6 +29,7 @@ from unittest.mock import patch
 
 import numpy as np
 import typer
+from babbling import write_babbling_model
 from beside import SMALL, write_assistant, write_dflash, write_eagle3, write_gemma4
 from heads import write_agreeing
 from models import smollm2
@@ -38,7 +39,7 @@ from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Plain
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
-from localspec.model.synthetic import Shape, write_random_model
+from localspec.model.synthetic import Shape
 from localspec.session.config import ReplyOptions, SessionConfig
 from localspec.session.session import Session
 from localspec.settings import NONE, OWN
@@ -96,7 +97,7 @@ def _pairs_of(folder: Path) -> dict[str, _Pair]:
         for name in ("DFlash", "DSpark")
     }
     thin, shape = folder / "thin.gguf", replace(SMALL, n_vocab=n)
-    write_random_model(thin, shape, "F16", with_text=True)
+    write_babbling_model(thin, shape, "F16")
     return {
         "EAGLE-3, thin model": _Pair(thin, write_eagle3(folder / "thin-e.gguf", shape), "eagle3"),
         "EAGLE-3": _Pair(target, write_eagle3(folder / "e.gguf", SMOLLM2, None, words), "eagle3"),
@@ -170,7 +171,7 @@ def _outside_ms(
     speculator = session.speculator(*how)
     last, last_busy, found = None, 0.0, list[float]()
     session.context.truncate(0)
-    generation = session.generation(prompt, session.effective(options))
+    generation = session.generations.of(prompt, session.effective(options))
     for _ in drive(generation, session.context, speculator, session.target.interrupt):
         now, busy = perf_counter(), session.target.busy_s + session.head.busy_s
         if last is not None:
@@ -187,7 +188,7 @@ class _Run:
     def __init__(self, session: Session, prompt: Sequence[int], n: int, *, has_head: bool) -> None:
         self._engine, self._context = session.target, session.context
         self._features = session.target.features if has_head else None
-        self.generation = session.generation(prompt, session.effective(_options(n)))
+        self.generation = session.generations.of(prompt, session.effective(_options(n)))
         session.context.truncate(0)
         slot = Slot(self.generation, session.context)
         self._batch = Batch.of([slot], len(prompt))
