@@ -6,7 +6,8 @@ Each confidence bin of each drafter has a Beta posterior,
 
 with a measured prior p0 that counts for w tokens. Old evidence fades, so that a chance follows the
 text. Each drafted token up to the first that failed is evidence, and so is the next guess where it
-was not worth verifying; those behind are not, because nobody looked. It does not know that two tokens of one draft may fail for the same reason.
+was not worth verifying; those behind are not, because nobody looked. It does not know that two
+tokens of one draft may fail for the same reason.
 """
 
 from collections.abc import Sequence
