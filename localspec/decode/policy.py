@@ -30,8 +30,8 @@ UNSURE = 0.5
 """Of what is left, for drafts that would not pay with chances one standard deviation lower: the
 rest is kept for a text that repeats itself for sure."""
 REST = 12
-"""Passes in which nothing could pay, before free drafters are asked half as often: to ask takes 1 %
-of a small model's pass, and a text that begins to repeat itself is found one token later."""
+"""Passes without a draft, before free drafters are asked half as often: to ask and choose takes 1
+to 2 % of a small model's pass, and a text that begins to repeat itself is found a token later."""
 Guess = tuple[int, Chances, Draft]
 """For the request in that place, by who costs nothing."""
 _NO_PLAN = Plan(0.0, [])
@@ -77,8 +77,9 @@ class Adaptive:
         self._n_idle += 1
         is_asked = prices.can_pay and any(rooms) and not (is_parked and self._is_resting)
         if is_asked and (self._ask_free(rooms) or not is_parked):
-            self._n_idle = 0
-            return self._chosen(rooms).drafts(generations, prices)
+            plan = self._chosen(rooms)
+            self._n_idle = 0 if plan.n_rows else self._n_idle
+            return plan.drafts(generations, prices)
         return [NO_DRAFTS[False] if any(rooms) else NO_DRAFT] * len(rooms)
 
     @property
