@@ -153,3 +153,10 @@ def test_whatever_a_model_says_the_terminal_only_shows_it(
     monkeypatch.setattr(views, "FrameLimiter", lambda: often)
     for pieces in replies(n):
         assert not HARMFUL.search(OWN.sub("", drawn(pieces, kind))), pieces
+
+
+@pytest.mark.parametrize("kind", ["plain", "generate", "markdown"])
+def test_an_answer_ends_its_line_and_adds_nothing_else(kind: str) -> None:
+    shown = OWN.sub("", drawn([b"Hello."], kind))
+    assert shown.strip() == "Hello."
+    assert shown.endswith("\n")

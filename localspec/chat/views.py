@@ -182,7 +182,7 @@ class PlainThoughtView(ThoughtView):
 
     def end(self) -> None:
         super().end()
-        self._say("\\n")
+        self._say("\n")
         self._out.flush()
 
 

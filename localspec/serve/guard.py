@@ -74,7 +74,7 @@ class HostGuard:
         if scope["type"] != "http" or self._names is None or is_own(given, self._names):
             await self._app(scope, receive, send)
             return
-        sentence = f"this server is none of {given!r}: start it with --allow-host to have it answer"
+        sentence = f"this server does not answer at {given!r}: --allow-host adds a name"
         problem = Problem(403, sentence, code="wrong_host")
         document = self._written(scope["path"], problem)
         await JSONResponse(document, problem.status)(scope, receive, send)
