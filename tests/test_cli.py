@@ -57,6 +57,26 @@ def test_help_loads_nothing_heavy() -> None:
     assert not modules & {"numpy", "llama_cpp", "huggingface_hub", "jinja2", "psutil"}
 
 
+@pytest.mark.parametrize(
+    "interrupt", ["KeyboardInterrupt", "RuntimeError('__set_name__') from KeyboardInterrupt()"]
+)
+@pytest.mark.parametrize("module", ["localspec.cli", "typer", "json", "localspec.settings"])
+def test_ctrl_c_while_a_module_is_imported_is_a_sentence(module: str, interrupt: str) -> None:
+    """Whichever one it is; Python 3.11 wraps a Ctrl-C while it makes a class."""
+    program = f"""if True:
+        import sys
+        class Interrupts:
+            def find_spec(name, *_):
+                if name == {module!r}:
+                    raise {interrupt}
+        sys.meta_path.insert(0, Interrupts)
+        from localspec.__main__ import main
+        main()"""
+    done = subprocess.run([sys.executable, "-c", program, "list"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"localspec: interrupted\n"
+
+
 def test_importing_localspec_does_not_load_the_engine() -> None:
     modules = imported("import localspec, localspec.session.session, localspec.registry.resolve")
     assert not modules & {"llama_cpp", "huggingface_hub", "typer"}

@@ -23,11 +23,6 @@ from localspec.errors import LocalspecError, UserError
 from localspec.paths import NoFolderError
 
 
-def main() -> None:
-    """Run the command line and leave with its exit code."""
-    sys.exit(run())
-
-
 def run(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code. Without arguments, the help."""
     try:
