@@ -1,6 +1,5 @@
 """What nobody chose becomes what is fastest here, for the text that is expected."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from command import SHAPE, tiny
 
 from localspec.engine import threads, way_question, ways
 from localspec.engine.base import EngineConfig
-from localspec.engine.child import Ending
+from localspec.engine.child import Ending, Say
 from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import (
     CALM,
@@ -387,16 +386,17 @@ def test_a_measurement_is_ended_after_three_seconds_and_goes_on_next_time(
     monkeypatch.setattr(way_question.Watch, "stop", taken_by_others(0.0))
     limits: list[float] = []
 
-    def child(module: str, arguments: list[str], on_line: Any, limit_s: float) -> Ending:
-        request = json.loads(arguments[0])
+    def child(
+        function: str, question: WayQuestion, until: float, *, hear: Say, limit_s: float
+    ) -> Ending:
         limits.append(limit_s)
-        assert 0 < request["until"] - time() < limit_s <= 3.0
-        if request["weights"]:
-            for line in [f"weights 0 1 0.02 0.001 0.1 {i}" for i in range(told)]:
-                on_line(line)
+        assert 0 < until - time() < limit_s <= 3.0
+        if question.weights:
+            for is_mapped in (False, True)[:told]:
+                hear(WeightsWay(False, 1, 0.02, 0.001, 0.1, is_mapped))
         return Ending(-9, "", is_timeout=True)
 
-    monkeypatch.setattr(way_question, "run_module", child)
+    monkeypatch.setattr(way_question, "call", child)
     asked = WayQuestion("Q4_0", (9, 3, 64), (1,), (False,))
     for _ in range(TRIES + 2):
         found = measured_ways(asked, lambda: None)

@@ -4,31 +4,52 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from localspec.engine.child import Ending, run_module
+from localspec.engine.child import Ending, call
+from localspec.errors import UserError
 
 ROOT = str(Path(__file__).parents[1])
 
 
-def module(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> str:
-    (folder / "the_child.py").write_text(code)
+def function(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> str:
+    """Of a module with that body."""
+    body = "".join(f"    {line}\n" for line in code.splitlines())
+    (folder / "the_child.py").write_text(f"def work(*arguments):\n{body}")
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    return "the_child"
+    return "the_child:work"
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str, limit_s: float = 30) -> Ending:
-    name = module(folder, monkeypatch, code)
-    return run_module(name, [], lambda line: None, limit_s)
+    return call(function(folder, monkeypatch, code), limit_s=limit_s)
 
 
-def test_lines_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    name = module(tmp_path, monkeypatch, "import sys\nprint(1)\nprint(sys.argv[1])")
-    assert run_module(name, ["x"], lines.append).is_success
-    assert lines == ["1", "x"]
+def test_what_it_says_and_returns_is_handed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a library prints stands among its errors."""
+    said: list[str] = []
+    code = "path, say = arguments\nprint('noise', flush=True)\nsay(path.name)\nreturn path"
+    path = tmp_path / "x"
+    ending = call(function(tmp_path, monkeypatch, code), path, hear=said.append)
+    assert ending.is_success
+    assert said == ["x"]
+    assert ending.result == path
+    assert ending.errors == "noise\n"
+
+
+def test_an_error_of_localspec_s_own_is_raised_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from localspec.errors import UserError\nraise UserError('no such file')"
+    ending = run(tmp_path, monkeypatch, code)
+    assert ending.result is None
+    with pytest.raises(UserError, match=r"^no such file$"):
+        ending.raise_known()
 
 
 def test_a_child_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +80,7 @@ def test_a_crash_is_told_from_a_kill(
 WRITES = """
 import pathlib, sys, tempfile, time
 pathlib.Path(tempfile.mkdtemp(), "probe.gguf").write_bytes(b"x" * 1000)
-print("written", flush=True)
+arguments[-1]("written")
 time.sleep(60)
 """
 
@@ -69,10 +90,10 @@ def test_who_is_ended_leaves_no_files_of_a_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A probe writes models of a gigabyte, and its user closes the window."""
-    child = module(tmp_path, monkeypatch, WRITES)
+    child = function(tmp_path, monkeypatch, WRITES)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    code = f"from localspec.engine.child import run_module; run_module({child!r}, [], print)"
+    code = f"from localspec.engine.child import call; call({child!r}, hear=print)"
     environment = {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])}
     # A shell that ignores Ctrl-C for its jobs, or nohup, would have them ignored here, too.
     with subprocess.Popen(
@@ -86,3 +107,19 @@ def test_who_is_ended_leaves_no_files_of_a_child(
         process.send_signal(signal.Signals[name])
         process.wait(30)
     assert not list(temporary.iterdir())
+
+
+def test_a_child_ends_with_a_killed_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would disturb whoever measures next."""
+    code = "import os, time\narguments[-1](os.getpid())\ntime.sleep(60)"
+    child = function(tmp_path, monkeypatch, code)
+    program = f"from localspec.engine.child import call; call({child!r}, hear=print)"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), ROOT])},
+    ) as process:  # fmt: skip
+        assert process.stdout
+        pid = int(process.stdout.readline())
+        process.kill()
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(10)

@@ -1,10 +1,5 @@
-"""Measure one case in this process: warm up, then repeat and keep every sample.
-
-    python -m localspec.bench.measure REQUEST PARENT
-
-is the child process of one visit, so an engine that dies takes nothing with it. REQUEST is JSON,
-{"case": ..., "n_samples": N}; PARENT is the process that waits for it. It prints `stage SENTENCE`
-as it goes and `measured MEASUREMENT` at the end.
+"""Measure one case: warm up, then repeat and keep every sample. A visit does so in a child process,
+so that an engine that dies takes nothing with it.
 
 Decoding runs through the session's own loop, so a speed is what a user gets; the engine's part is
 kept apart. The prompt is of random tokens, as llama-bench's, unless the case has real ones: speed
@@ -12,15 +7,10 @@ depends on the text only where drafts do. Reading a prompt and decoding are both
 depth; their tokens are rolled back in between, untimed.
 """
 
-import json
-import os
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 from localspec.bench.case import Case, Work, read_prompts
 from localspec.bench.sample import LOOPING, Measurement, Sample, loops
@@ -39,7 +29,6 @@ from localspec.session.loading import load_engine, sound_plan
 from localspec.session.memory_check import check_memory
 from localspec.session.reply import Reply
 from localspec.session.session import Session
-from localspec.store import document_of
 
 GREEDY = Sampling(temperature=0)
 WARM_UP_TOKENS = 4
@@ -243,26 +232,3 @@ class ParallelBench:
         limits = Limits(self._engine.config.n_ctx, n_tokens)
         replies = [Generation(prompt[:n_prompt], GREEDY, limits) for prompt in self._prompts]
         return Batch([Slot(*pair) for pair in zip(replies, self._contexts, strict=True)])
-
-
-WATCH_S = 0.5
-
-
-def main() -> int:
-    request: dict[str, Any] = json.loads(sys.argv[1])
-    threading.Thread(target=_watch, args=(int(sys.argv[2]),), daemon=True).start()
-    case, n_samples = Case.from_json(request["case"]), request["n_samples"]
-    measured = measure(case, n_samples, lambda text: print("stage", text, flush=True))  # noqa: T201
-    sys.stdout.write(f"measured {json.dumps(document_of(measured))}\n")
-    return 0
-
-
-def _watch(parent: int) -> None:
-    """End with the parent: a killed parent cannot end this process, which would disturb others."""
-    while os.getppid() == parent:
-        threading.Event().wait(WATCH_S)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

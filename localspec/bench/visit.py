@@ -4,7 +4,6 @@
 with its circumstances: machine, engine build, model file, versions.
 """
 
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from localspec.bench.plan import PlannedCase, schedule
 from localspec.bench.prediction import Prediction, drafter_of, facts_of, learn, model_of
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
-from localspec.engine.child import Ending, run_module
+from localspec.engine.child import Ending, call
 from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_fingerprint, engine_version
 from localspec.forecast.rated_machine import engine_features
@@ -33,9 +32,8 @@ from localspec.model.facts import ModelFacts
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify, silent
 from localspec.settings import OWN
-from localspec.store import value_of
 
-CHILD = "localspec.bench.measure"
+CHILD = "localspec.bench.measure:measure"
 ABORTED = "the engine ended without a message"
 
 
@@ -55,19 +53,9 @@ def visit(
 
     Raises KeyboardInterrupt on Ctrl-C. A case that fails raises nothing: the failure is a result.
     """
-    found: list[Measurement] = []
-
-    def on_line(line: str) -> None:
-        kind, _, rest = line.partition(" ")
-        if kind == "stage":
-            stage(rest)
-        elif kind == "measured":
-            found.append(value_of(Measurement, json.loads(rest)))
-
-    request = json.dumps({"case": case.to_json(), "n_samples": n_samples})
     watch = Watch()
-    ending = run_module(CHILD, [request, str(os.getpid())], on_line, limit_s)
-    measurement = found[0] if found and ending.is_success else None
+    ending = call(CHILD, case, n_samples, hear=stage, limit_s=limit_s)
+    measurement: Measurement | None = ending.result if ending.is_success else None
     return Visit(measurement, None if measurement else _reason(ending), watch.stop())
 
 

@@ -13,13 +13,13 @@ from functools import partial
 from math import inf
 
 from localspec import paths
-from localspec.engine.child import run_module
+from localspec.engine.child import call
 from localspec.engine.health import devices_text, engine_fingerprint, sound_devices
 from localspec.hardware.machine import Reported
 from localspec.notify import Notify
 from localspec.store import Kept, document_of, hashed, value_of
 
-CHILD = "localspec.engine.llama.backend_prober"
+CHILD = "localspec.engine.llama.prober:reply_s"
 LIMIT_S = 240.0
 """A driver may compile its programs first."""
 
@@ -80,10 +80,8 @@ def _measured(
 
 def reply_s(device: Reported) -> float:
     """Seconds of a prompt of 128 tokens and an answer of 128; infinite where it cannot compute."""
-    found: list[float] = []
-    asked = [device.backend, device.name]
-    ending = run_module(CHILD, asked, lambda line: found.append(float(line)), LIMIT_S)
-    return found[0] if ending.is_success and found else inf
+    ending = call(CHILD, device.backend, device.name, limit_s=LIMIT_S)
+    return ending.result or inf
 
 
 def _kept(group: Sequence[Reported]) -> Kept[FasterBackend]:

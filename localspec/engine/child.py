@@ -1,31 +1,45 @@
-"""Engine work in a child process, where a crash, an abort or Ctrl-C ends nothing else."""
+"""Functions called in a child process, where a crash, an abort or Ctrl-C ends nothing else.
 
+One way for all that is measured, tried or written apart: a function of any module gets its
+arguments and `say`; what it says arrives at once, and what it returns at its end. Plain values
+cross, pickled. The child ends with its input, and so does not outlive this process, not even one
+that is killed.
+"""
+
+import importlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import IO, Any, NoReturn
 
 from localspec import errors as known
 
 STOPPED = "the engine stopped itself"
 """How a process begins its last words when libllama asserts."""
-PYTHON_M = (sys.executable, "-P", "-m")
+PYTHON = (sys.executable, "-P")
 """Not from the current folder, which may hold another localspec."""
+_PROGRAM = "from localspec.engine.child import answer; answer()"
+
+Say = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a child ended: its exit code (minus the signal that killed it), and its stderr."""
+    """How a child ended: its exit code (minus the signal that killed it), its stderr, and what the
+    function returned."""
 
     code: int
     errors: str
     is_timeout: bool = False
+    result: Any = None
 
     @property
     def is_success(self) -> bool:
@@ -54,33 +68,41 @@ class Ending:
         if kind:
             raise kind(sentence)
 
+    def raise_unmeasured(self) -> NoReturn:
+        """Raise why nothing was measured."""
+        self.raise_known()
+        raise known.EngineError(
+            f"the engine could not be measured ({self.reason}): `localspec doctor` explains it"
+        )
+
     @property
     def _last_line(self) -> str:
         return (self.errors.strip().splitlines() or [""])[-1]
 
 
-def run_module(
-    module: str, arguments: list[str], on_line: Callable[[str], None], limit_s: float | None = None
+def call(
+    function: str, *arguments: Any, hear: Say = lambda *_: None, limit_s: float | None = None
 ) -> Ending:
-    """Run `python -m module` to its end and hand on its lines; it never outlives this call, nor do
-    its temporary files: models of a gigabyte are among them.
+    """Call `module:function` in a child, with `say` as its last argument; `hear` gets what it says.
 
-    After `limit_s` it is killed, which `Ending.is_timeout` tells.
+    Its temporary files never outlive this call: models of a gigabyte are among them. After
+    `limit_s` it is killed, which `Ending.is_timeout` tells.
     """
-    command = [*PYTHON_M, module, *arguments]
     late = threading.Event()
     with _kill_raises(), tempfile.TemporaryDirectory(prefix="localspec-") as folder, \
             tempfile.TemporaryFile("w+", errors="replace") as errors, subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-        text=True, errors="replace", env=os.environ | {"TMPDIR": folder},
+        [*PYTHON, "-c", _PROGRAM, function], env=os.environ | {"TMPDIR": folder},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
     ) as child:  # fmt: skip
+        assert child.stdin
         assert child.stdout
         watch = threading.Timer(limit_s or 0, lambda: (late.set(), child.kill()))
         try:
             if limit_s is not None:
                 watch.start()
-            for line in child.stdout:
-                on_line(line.rstrip("\n"))
+            with suppress(BrokenPipeError):  # a child that has died says why at its end
+                os.write(child.stdin.fileno(), pickle.dumps(arguments))
+            result = _heard(child.stdout, hear)
             child.wait()
         except BaseException:
             child.kill()
@@ -88,7 +110,42 @@ def run_module(
         finally:
             watch.cancel()
         errors.seek(0)
-        return Ending(child.returncode, errors.read(), is_timeout=late.is_set())
+        return Ending(child.returncode, errors.read(), late.is_set(), result)
+
+
+def _heard(output: IO[bytes], hear: Say) -> Any:
+    """What the function returned; None where it did not come that far."""
+    while True:
+        try:
+            is_end, values = pickle.load(output)
+        except (EOFError, pickle.UnpicklingError):  # the latter in the middle of a word
+            return None
+        if is_end:
+            return values
+        hear(*values)
+
+
+def answer() -> None:
+    """The child's side: do what the first argument and the input ask for."""
+    # What anybody else prints must not stand among the answers.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+        def tell(*word: Any) -> None:
+            pickle.dump(word, output)
+            output.flush()
+
+        arguments = pickle.load(sys.stdin.buffer)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        module, _, name = sys.argv[1].partition(":")
+        function = getattr(importlib.import_module(module), name)
+        tell(True, function(*arguments, lambda *values: tell(False, values)))
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end this process, which would disturb others."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 @contextmanager

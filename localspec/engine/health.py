@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from localspec import paths
-from localspec.engine.child import Ending, run_module
+from localspec.engine.child import Ending, call
 from localspec.errors import EngineError
 from localspec.hardware.detect import processor_features, processor_name
 from localspec.hardware.gpus import system_gpus
@@ -114,13 +114,13 @@ def engine_health(notify: Notify) -> Health:
 def run_self_test() -> Health:
     """Test now. Raises EngineError where the build fails without repacked weights too."""
     with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
-        errors, ending = _run_child([folder], LIMIT_S)
+        errors, ending = _asked("repacked", folder, limit_s=LIMIT_S)
         if ending.is_success:
             return Health(_difference(errors), errors)
         ending.raise_known()
         if ending.is_killed:
             raise EngineError(f"the engine's self-test was stopped ({ending.reason}): try again")
-        _, plain_ending = _run_child([folder, "plain"], LIMIT_S)
+        _, plain_ending = _asked("plain", folder, limit_s=LIMIT_S)
         if not plain_ending.is_success:
             raise EngineError(
                 f"the engine fails its self-test ({plain_ending.reason}): "
@@ -134,14 +134,10 @@ def forget_verdict() -> None:
     _kept().path.unlink(missing_ok=True)
 
 
-def _run_child(arguments: list[str], limit_s: float) -> tuple[dict[str, float], Ending]:
+def _asked(how: str, *arguments: str, limit_s: float) -> tuple[dict[str, float], Ending]:
     errors: dict[str, float] = {}
-
-    def on_line(line: str) -> None:
-        weight_type, _, error = line.partition(" ")
-        errors[weight_type] = float(error)
-
-    return errors, run_module(CHILD, arguments, on_line, limit_s)
+    ending = call(f"{CHILD}:{how}", *arguments, hear=errors.__setitem__, limit_s=limit_s)
+    return errors, ending
 
 
 def _difference(errors: dict[str, float]) -> str | None:
@@ -197,7 +193,7 @@ def devices_text(devices: Sequence[Reported]) -> str:
 
 def _tested(device: Reported) -> DeviceHealth:
     with tempfile.TemporaryDirectory(prefix="localspec-") as folder:
-        errors, ending = _run_child([folder, "on", device.name], DEVICE_LIMIT_S)
+        errors, ending = _asked("on_device", folder, device.name, limit_s=DEVICE_LIMIT_S)
     failed = None if ending.is_success else f"its test failed ({ending.reason})"
     return DeviceHealth(_difference(errors) or failed)
 

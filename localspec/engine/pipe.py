@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.child import PYTHON_M
+from localspec.engine.child import PYTHON
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.shared import Asked, Backs, Shared, unnamed_memory
 from localspec.errors import EngineError, ModelError, UserError
@@ -183,7 +183,7 @@ class Child:
             self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
             fds = (theirs.fileno(), file.fileno(), *bells[1].fds, *bells[0].fds)
             self._process = subprocess.Popen(
-                [*PYTHON_M, CHILD, str(n_vocab), *map(str, fds)],
+                [*PYTHON, "-m", CHILD, str(n_vocab), *map(str, fds)],
                 pass_fds={*fds}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=self._errors, start_new_session=True,
                 env={**os.environ, "GGML_NO_BACKTRACE": "1"},

@@ -9,18 +9,16 @@ programs it waits, repeats and keeps the least of its times, and measures all of
 the machine is calm.
 """
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
 
 from localspec import paths
-from localspec.engine.child import run_module
+from localspec.engine.child import call
 from localspec.engine.graphics import graphics
 from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.ways import waiting
-from localspec.errors import EngineError
 from localspec.format import percent
 from localspec.hardware.activity import BUSY, await_calm, is_calm
 from localspec.hardware.detect import power
@@ -29,7 +27,7 @@ from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
 from localspec.store import Kept, document_of, hashed, value_of
 
-CHILD = "localspec.engine.llama.prober"
+CHILD = "localspec.engine.llama.prober:probed"
 REPEATS, PATIENCE_S = 2, 30.0
 """How often a disturbed probe is repeated, and after how many seconds no more."""
 LIMIT_S, COMPILING_LIMIT_S = 120.0, 600.0
@@ -139,30 +137,11 @@ def _calmly_measured(
 def _measure(
     setting: ProbeSetting, needs: ProbeNeeds, notify: Notify, *, with_overhead: bool
 ) -> Probe:
-    asked = {
-        "weights": [str(case) for case in needs.weights],
-        "weights_at_ends": [str(case) for case in needs.weights_at_ends],
-        "attention": [str(case) for case in needs.attention],
-        "with_overhead": with_overhead,
-    }
-    request = json.dumps(asdict(setting) | asked)
-    found: list[Probe] = []
-
-    def on_line(line: str) -> None:
-        kind, _, rest = line.partition(" ")
-        if kind == "stage":
-            notify(rest)
-        elif kind == "found":
-            found.append(value_of(Probe, json.loads(rest)))
-
     limit_s = COMPILING_LIMIT_S if setting.n_gpu_layers else LIMIT_S
-    ending = run_module(CHILD, [request], on_line, limit_s)
-    ending.raise_known()
-    if not ending.is_success or not found:
-        raise EngineError(
-            f"the engine could not be measured ({ending.reason}): `localspec doctor` explains it"
-        )
-    return found[0]
+    ending = call(CHILD, setting, needs, with_overhead, hear=notify, limit_s=limit_s)
+    if not ending.is_success:
+        ending.raise_unmeasured()
+    return ending.result
 
 
 def _kept(setting: ProbeSetting) -> Kept[Probe]:

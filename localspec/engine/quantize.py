@@ -4,17 +4,17 @@ The quantizer is one long call in a child process, so that Ctrl-C stops it and a
 not end the session.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from localspec.engine.child import run_module
+from localspec.engine.child import call
 from localspec.errors import ModelError, UserError
 from localspec.gguf.reader import read_header
 from localspec.model.usable import check_usable
 from localspec.store import write_whole
 
+CHILD = "localspec.engine.llama.quantizer:write"
 WEIGHT_TYPES = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S",
     "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
@@ -22,9 +22,6 @@ WEIGHT_TYPES = (
 """What can be made without an importance matrix, largest first."""
 
 _BITS = {"F32": 32, "F16": 16, "BF16": 16}
-_PROGRESS = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
-_FAILED = "failed to quantize: "
-_WRITE_ERROR = "the file cannot be written; is the disk full, or the folder read-only?"
 
 
 def quantize(
@@ -45,20 +42,11 @@ def quantize(
             f"{weight_type!r} is not a weight type: choose one of {', '.join(WEIGHT_TYPES)}"
         )
     _check(source, target, kind)
-    errors: list[str] = []
-
-    def on_line(line: str) -> None:
-        if found := _PROGRESS.search(line):
-            on_progress(int(found[1]) / int(found[2]))
-        if reason := line.partition(_FAILED)[2]:
-            errors.append(_WRITE_ERROR if "iostream error" in reason else reason)
-
     with write_whole(target) as partial:
-        arguments = [str(source), str(partial), kind, str(n_threads)]
-        ending = run_module("localspec.engine.llama.quantizer", arguments, on_line)
+        ending = call(CHILD, str(source), str(partial), kind, n_threads, hear=on_progress)
         ending.raise_known()
-        if not ending.is_success:
-            reason = errors[0] if errors else ending.reason
+        reason = ending.result if ending.is_success else ending.reason
+        if reason:
             raise ModelError(f"{source.name} could not be written as {kind}: {reason}")
     return target.stat().st_size
 

@@ -4,14 +4,13 @@ It takes three seconds at most: the child measures until its time is up and is k
 What it has told by then is kept, and the rest is measured by the next commands, a few times.
 """
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from time import time
 from typing import Self
 
-from localspec.engine.child import run_module
+from localspec.engine.child import call
 from localspec.engine.ways import (
     ATTENTIVE_LAYERS,
     DEPTH,
@@ -27,12 +26,12 @@ from localspec.engine.ways import (
     kept_ways,
     named,
 )
-from localspec.errors import EngineError, NoRoomError
+from localspec.errors import NoRoomError
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.detect import available_memory_bytes
 
-CHILD = "localspec.engine.llama.way_prober"
+CHILD = "localspec.engine.llama.way_prober:tell_ways"
 MOST_S, MEASURING_S = 3.0, 2.6
 """After which the child is killed, and in which it is to measure, its own start included."""
 ELEMENTS, MOST_BYTES = 0.37e9, 0.5e9
@@ -130,26 +129,13 @@ def measured_ways(
 
 def _measure(question: WayQuestion) -> Ways:
     """What the child tells within the time."""
-    weights: list[WeightsWay] = []
-    attention: list[AttentionWay] = []
-
-    def on_line(line: str) -> None:
-        kind, first, second, *words = line.split()
-        if kind == "weights":
-            token_s, read_s, load_s, mapped = map(float, words)
-            times = token_s, read_s, load_s
-            weights.append(WeightsWay(first == "1", int(second), *times, is_mapped=mapped == 1))
-        else:
-            kv_v, *seconds = words
-            attention.append(AttentionWay(first == "1", second, *map(float, seconds), kv_v=kv_v))
-
-    more = {"loadings": question.loadings, "until": time() + MEASURING_S}
-    ending = run_module(CHILD, [json.dumps(asdict(question) | more)], on_line, MOST_S)
-    ending.raise_known()
+    found: list[WeightsWay | AttentionWay] = []
+    ending = call(CHILD, question, time() + MEASURING_S, hear=found.append, limit_s=MOST_S)
     if not (ending.is_success or ending.is_timeout):
-        raise EngineError(
-            f"the engine could not be measured ({ending.reason}): `localspec doctor` explains it"
-        )
-    of_weights = {question.weights: tuple(weights)} if question.weights and weights else {}
-    heads = {named(question.heads): tuple(attention)} if question.heads and attention else {}
-    return Ways(of_weights, heads)
+        ending.raise_unmeasured()
+    weights = tuple(way for way in found if isinstance(way, WeightsWay))
+    attention = tuple(way for way in found if isinstance(way, AttentionWay))
+    return Ways(
+        {question.weights: weights} if question.weights and weights else {},
+        {named(question.heads): attention} if question.heads and attention else {},
+    )

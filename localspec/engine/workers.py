@@ -5,18 +5,16 @@ the size of what follows, and the answer with its size. Then libllama asks it in
 has no time limit, and ends its process where the other side is no worker.
 """
 
-import json
 import re
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from threading import Thread
 from time import monotonic
 from typing import Self
 
-from localspec.engine.child import run_module
+from localspec.engine.child import call
 from localspec.errors import UserError
 from localspec.hardware.machine import Reported
 
@@ -28,7 +26,7 @@ LOADING_S, LATE = 30.0, 75
 """For libllama to be loaded, which a busy machine takes seconds for; how the child says "late"."""
 _HELLO, _HELLO_BYTES, _HELLO_ANSWER_BYTES = 14, 24, 28
 _COUNT, _COUNT_ANSWER_BYTES, _MOST_DEVICES = 15, 4, 64
-CHILD = "localspec.engine.llama.worker"
+CHILD = "localspec.engine.llama.worker:devices"
 KEPT_TYPES = frozenset({"f32", "f16", "bf16", "q8_0", "q4_0"})
 """Caches that a worker's device is known to compute; keys and values must be alike, because others
 have ended workers on CUDA (llama.cpp issue 27905)."""
@@ -75,20 +73,16 @@ def devices_of(worker: Worker) -> tuple[Reported, ...]:
     """What it offers of its memory. Raises UserError where none answers."""
     address, started = worker.address, monotonic()
     greet(address)
-    found: list[Reported] = []
-
-    def on_line(line: str) -> None:
-        with suppress(ValueError, TypeError):
-            found.append(Reported(**json.loads(line)))
-
     left_s = ANSWER_S - (monotonic() - started)
-    ending = run_module(CHILD, [address, str(left_s)], on_line, LOADING_S)
+    ending = call(CHILD, address, left_s, limit_s=LOADING_S)
     ending.raise_known()
     if ending.is_timeout or ending.code == LATE:
         raise _silent(address)
-    if not ending.is_success or not found:
+    if not ending.result:
         raise _foreign(address, ending.reason)
-    return tuple(replace(each, free_bytes=worker.limited(each.free_bytes)) for each in found)
+    return tuple(
+        replace(each, free_bytes=worker.limited(each.free_bytes)) for each in ending.result
+    )
 
 
 def _silent(address: str) -> UserError:

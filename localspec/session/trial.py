@@ -10,13 +10,12 @@ for.
 """
 
 import importlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from localspec import paths
-from localspec.engine.child import STOPPED, Ending, run_module
+from localspec.engine.child import STOPPED, Ending, call
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError, ModelError
 from localspec.hardware.detect import available_memory_bytes
@@ -24,9 +23,9 @@ from localspec.model.facts import ModelFacts
 from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify
-from localspec.store import Kept, document_of, hashed
+from localspec.store import Kept, hashed
 
-CHILD = "localspec.engine.llama.trial"
+CHILD = "localspec.engine.llama.trial:survive"
 LIMIT_S = 300.0
 SAID_BYTES = 2 << 30
 """From here on the user hears of the trial."""
@@ -90,11 +89,7 @@ def _death_of(
 def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
     is_small = 2 * facts.weight_bytes <= available_memory_bytes()
-    arguments = [
-        *(["evaluate"] if is_small else []),
-        *(["head", json.dumps(document_of(head))] if head else []),
-    ]
-    ending = run_module(CHILD, [str(model), *arguments], _meanwhile, LIMIT_S)
+    ending = call(CHILD, str(model), head, is_small, hear=_meanwhile, limit_s=LIMIT_S)
     if ending.is_success:
         return TrialVerdict(None)
     if ending.is_killed or ending.is_timeout:
@@ -102,7 +97,7 @@ def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdi
     return TrialVerdict(death) if (death := _death(ending)) else None
 
 
-def _meanwhile(line: str) -> None:
+def _meanwhile(begun: str) -> None:
     """Import the engine, which takes as long as the child does, when the child has begun."""
     importlib.import_module("localspec.engine.llama.engine")
 

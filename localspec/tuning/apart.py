@@ -1,20 +1,14 @@
 """Tune a model: in this process, or with workers in one of its own.
 
-    python -m localspec.tuning.apart REQUEST
-
 libllama ends its process where a worker is lost. A search loads and frees several engines, so all
-of it stands behind the pipe, and not each of them as in a session (`engine.process`). The child
-prints one line for each notice, stage and the result: pickled, in base64.
+of it is called in a child, and not each of them stands behind a pipe as in a session
+(`engine.process`).
 """
 
-import base64
-import pickle
-import sys
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.child import run_module
+from localspec.engine.child import Say, call
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError, UserError
 from localspec.notify import Notify, silent
@@ -25,7 +19,7 @@ from localspec.tuning.search import Outcome, Tuned, tune_here
 from localspec.tuning.state import SearchListener
 from localspec.tuning.target import Goal, TuneTarget
 
-MODULE = "localspec.tuning.apart"
+CHILD = "localspec.tuning.apart:tune"
 
 
 def tune_model(
@@ -45,57 +39,27 @@ def tune_model(
         raise UserError(f"a budget of {budget_s:g} s is not between {bounds}")
     if not config.settings.workers:
         return tune_here(config, goal, budget_s, notify, listen)
-    found: list[tuple[EngineConfig, Outcome, Profile]] = []
-    heard: dict[str, Callable[..., None]] = {
-        "notify": notify,
-        "listen": listen,
-        "tuned": lambda *parts: found.append(parts),
-    }
-
-    def on_line(line: str) -> None:
-        kind, *values = _read(line)
-        heard[kind](*values)
-
+    heard = {"notify": notify, "listen": listen}
     with Interrupt() as interrupt:  # the child hears Ctrl-C, too, and ends with what is proven
-        ending = run_module(MODULE, [_written(config, goal, budget_s)], on_line)
+        ending = call(
+            CHILD, config, goal, budget_s, hear=lambda kind, *values: heard[kind](*values)
+        )
         ending.raise_known()
-        if interrupt.requested and not found:
+        if interrupt.requested and not ending.result:
             raise KeyboardInterrupt
-    if not found:
+    if not ending.result:
         workers = ", ".join(config.settings.workers)
         raise EngineError(
             f"the engine with {workers} was lost ({ending.reason}), and nothing was kept: start the"
             " worker again, and tune again"
         )
-    tuned, outcome, profile = found[0]
+    tuned, outcome, profile = ending.result
     return Tuned(TuneTarget(tuned, checked_facts(tuned.model)), outcome, profile)
 
 
-def _written(*values: Any) -> str:
-    return base64.b64encode(pickle.dumps(values)).decode()
-
-
-def _read(text: str) -> Any:
-    """Of this program's own parent or child."""
-    return pickle.loads(base64.b64decode(text))
-
-
-def main() -> int:
-    def say(kind: str, *values: Any) -> None:
-        sys.stdout.write(_written(kind, *values) + "\n")
-        sys.stdout.flush()
-
-    config, goal, budget_s = _read(sys.argv[1])
-    tuned = tune_here(
-        config,
-        goal,
-        budget_s,
-        lambda message: say("notify", message),
-        lambda stage, best, gain: say("listen", stage, best, gain),
-    )
-    say("tuned", tuned.subject.config, tuned.outcome, tuned.profile)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def tune(
+    config: SessionConfig, goal: Goal, budget_s: float, say: Say
+) -> tuple[EngineConfig, Outcome, Profile]:
+    """The child's part."""
+    tuned = tune_here(config, goal, budget_s, partial(say, "notify"), partial(say, "listen"))
+    return tuned.subject.config, tuned.outcome, tuned.profile

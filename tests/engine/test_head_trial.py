@@ -54,7 +54,7 @@ def test_a_right_head_is_tried_once(
     monkeypatch.setattr("localspec.session.trial.SAID_BYTES", 0)
     try_head(*target, head, said.append)
     assert said == [f"head.gguf is new here: {OTHER} tiny.gguf first"]
-    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    monkeypatch.setattr("localspec.session.trial.call", _never)
     try_head(*target, head, said.append)
     assert len(said) == 1
 

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from time import perf_counter
 
 import psutil
 import pytest
@@ -12,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.engine.llama.overhead import OVERHEAD_WIDTHS, least, undisturbed
-from localspec.engine.llama.prober import Allowance
+from localspec.engine.llama.prober import shares
 from localspec.engine.probe import ProbeSetting, _kept, kept_probe, probe_machine
+from localspec.engine.timing import Clock
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME, GgmlType
 from localspec.hardware.activity import Watch
@@ -97,15 +97,11 @@ def test_what_was_measured_at_two_widths_is_measured_again_where_all_are_asked()
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=8))
 def test_stages_share_the_time_by_their_parts(parts: list[int]) -> None:
-    now_s = perf_counter()
-    time = Allowance(now_s + 100.0, sum(parts))
-    first_s = time.until(parts[0]) - now_s
-    assert first_s == pytest.approx(100 * parts[0] / sum(parts), abs=1.0)
-    for n_parts in parts[1:]:
-        last_s = time.until(n_parts) - now_s
-    if len(parts) > 1:
-        assert last_s == pytest.approx(100.0, abs=1.0)  # nobody used any of it
-    assert Allowance(now_s - 1.0, 3).until(2) >= now_s  # over time: one way only
+    budgets = [clock.budget_s for clock in shares(Clock(100.0, lambda: 0.0), parts)]
+    assert budgets[0] == pytest.approx(100 * parts[0] / sum(parts))
+    assert budgets[-1] == pytest.approx(100.0)  # nobody used any of it
+    (late,) = shares(Clock(-1.0, lambda: 0.0), [3])
+    assert late.left_s < 0  # over time: one way only
 
 
 def test_a_damaged_cache_is_no_probe() -> None:
@@ -121,18 +117,6 @@ def test_a_child_that_fails_is_one_sentence() -> None:
     needs = ProbeNeeds((WeightCase("NO_SUCH_TYPE", 512, SMALL),), ())
     with pytest.raises(EngineError, match="could not be measured"):
         probe_machine(SETTING, needs, lambda stage: None)
-
-
-def test_the_child_speaks_in_lines() -> None:
-    request = {
-        "n_threads": 1, "n_gpu_layers": 0, "repack": True, "weights": [],
-        "weights_at_ends": [], "attention": [], "with_overhead": False, "device": [], "workers": [],
-    }  # fmt: skip
-    command = [sys.executable, "-m", "localspec.engine.llama.prober", json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    kinds = [line.partition(" ")[0] for line in done.stdout.splitlines()]
-    assert set(kinds[:-1]) == {"stage"}
-    assert kinds[-1] == "found"
 
 
 def test_memory_can_be_read() -> None:

@@ -62,19 +62,19 @@ def test_it_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     facts = checked_facts(path)
     with pytest.raises(ModelError, match=r"GGML_ASSERT"):
         try_load(path, "it", facts, silent)
-    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    monkeypatch.setattr("localspec.session.trial.call", _never)
     with pytest.raises(ModelError, match=r"GGML_ASSERT"):
         try_load(path, "it", facts, silent)
 
 
-def _never(*_: object) -> None:
+def _never(*_: object, **__: object) -> None:
     raise AssertionError("a child was started for a file that is known")
 
 
 def test_a_known_file_starts_without_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = checked_facts(tiny())
     try_load(tiny(), "it", facts, silent)
-    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    monkeypatch.setattr("localspec.session.trial.call", _never)
     started = time.perf_counter()
     try_load(tiny(), "it", facts, silent)
     assert time.perf_counter() - started < 0.3
@@ -85,12 +85,12 @@ def test_a_child_that_somebody_else_ended_is_no_verdict(monkeypatch: pytest.Monk
     facts = replace(checked_facts(tiny()), path="other")
     calls = 0
 
-    def killed(*_: object) -> object:
+    def killed(*_: object, **__: object) -> object:
         nonlocal calls
         calls += 1
         return type("Killed", (), {"is_success": False, "is_killed": True, "is_timeout": False})
 
-    monkeypatch.setattr("localspec.session.trial.run_module", killed)
+    monkeypatch.setattr("localspec.session.trial.call", killed)
     other = tiny().with_name("other.gguf")
     other.write_bytes(tiny().read_bytes() + b"other")
     for _ in range(2):
@@ -132,7 +132,7 @@ def test_a_model_that_is_too_large_to_be_touched_is_let_through(
     path = tmp_path / "large.gguf"
     path.write_bytes(tiny().read_bytes() + b"large")
     try_load(path, "it", checked_facts(path), silent)
-    monkeypatch.setattr("localspec.session.trial.run_module", _never)
+    monkeypatch.setattr("localspec.session.trial.call", _never)
     try_load(path, "it", checked_facts(path), silent)
 
 

@@ -164,11 +164,11 @@ def quietly(on_line: Callable[[bytes], bool] | None = None) -> Generator[None]:
         C.llama_log_set(_log_callback, ctypes.c_void_p(0))
 
 
-def initialise(echo: TextIO | None = None) -> None:
+def initialise() -> None:
     """Start the backends and take over log and abort; any number of calls."""
     global _ready
     wants_all = os.environ.get("LOCALSPEC_DEBUG") == "1"
-    engine_log.echo = echo or engine_log.echo or (sys.stderr if wants_all else None)
+    engine_log.echo = engine_log.echo or (sys.stderr if wants_all else None)
     if _ready:
         return
     C.llama_log_set(_log_callback, ctypes.c_void_p(0))

@@ -1,23 +1,19 @@
-"""The child process of `session.trial`: load one file as carefully as it goes, and perhaps die.
-
-    python -m localspec.engine.llama.trial FILE [evaluate] [head FACTS]
+"""Load one file as carefully as it goes in a child process of `session.trial`, and perhaps die.
 
 It reads the file's metadata and vocabulary and builds the graphs of a small context, which is where
-libllama asserts: without any weights, as libllama does to fit a model into memory. With `evaluate`
-it maps them on the processor, and one token passes through them. With a draft head's FACTS
-(`model.heads`, as JSON) it does so with the head beside the file. An error that libllama reports is
+libllama asserts: without any weights, as libllama does to fit a model into memory. A small file's
+are mapped on the processor, and one token passes through them. An error that libllama reports is
 no death: whoever loads the model next hears it. It says that it has begun, so that its parent can
 import the engine at the same time.
 """
 
-import json
 import os
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localspec.engine.child import Say
 from localspec.model.heads import HeadFacts
-from localspec.store import value_of
 
 if TYPE_CHECKING:
     from localspec.engine.base import EngineConfig
@@ -25,28 +21,19 @@ if TYPE_CHECKING:
 N_DRAFTED = 2
 
 
-def main() -> int:
-    sys.stdout.write("begun\n")
-    sys.stdout.flush()
-    return _try()
-
-
-def _try() -> int:
+def survive(model: str, head: HeadFacts | None, is_small: bool, say: Say) -> None:
+    """Load `model`, and a draft head beside it; without any weights, but of what is small."""
+    say("begun")
     from localspec.engine.base import EngineConfig  # noqa: PLC0415 - after "begun"
     from localspec.errors import LocalspecError  # noqa: PLC0415
     from localspec.hardware.detect import usable_cores  # noqa: PLC0415
 
-    words = sys.argv[2:]
-    head = value_of(HeadFacts, json.loads(words[-1])) if "head" in words else None
     config = EngineConfig.of(
-        Path(sys.argv[1]), ctx=256, ubatch=32, threads=usable_cores(), gpu_layers=0,
+        Path(model), ctx=256, ubatch=32, threads=usable_cores(), gpu_layers=0,
         op_offload=False, repack=False, load_mtp=bool(head and head.path is None),
     )  # fmt: skip
-    try:
-        (_evaluate if "evaluate" in words else _build)(config, head)
-    except LocalspecError:
-        return 0
-    return 0
+    with suppress(LocalspecError):
+        (_evaluate if is_small else _build)(config, head)
 
 
 def _evaluate(config: "EngineConfig", head: HeadFacts | None) -> None:
@@ -85,7 +72,3 @@ def _without_weights(file: Path, *, with_heads: bool) -> Any:
     params.n_gpu_layers, params.use_extra_bufts, params.no_alloc = 0, False, True
     params.load_mode, params.load_mtp = C.LLAMA_LOAD_MODE_NONE, with_heads
     return C.llama_model_load_from_file(os.fsencode(file), params)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

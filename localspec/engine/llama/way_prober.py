@@ -1,19 +1,13 @@
-"""The child process that times the ways of computing on a processor: `engine.ways` has the idea.
+"""Time the ways of computing on a processor, in a child process: `engine.ways` has the idea.
 
-    python -m localspec.engine.llama.way_prober REQUEST
+What is compared takes turns, there and back, and the least of its times counts: other programs only
+add to them.
 
-It prints `weights REPACK THREADS TOKEN_S READ_S LOAD_S MAPPED` for each way of multiplying, and
-`attention FLASH KEYS VALUES TOKEN_S DEEP_TOKEN_S READ_S DEEP_READ_S` for each kernel and types of
-keys and values. What is compared takes turns, there and back, and the least of its times counts:
-other programs only add to them.
-
-The request says when the time is up. Each way is timed once in any case, and again while there is
+The question says when the time is up. Each way is timed once in any case, and again while there is
 time. Where that is short, the measured model has fewer layers, the text is shorter, and keys that
 are only offered are left out: what is large shows its differences sooner.
 """
 
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -24,11 +18,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from localspec.engine.child import Say
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.overhead import opened, switch, written
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.timing import Clock, Timer, there_and_back
-from localspec.engine.ways import ATTENTIVE_LAYERS, DEPTH, KEYS, N_READ, N_WIDE, THIN, VALUES, Heads
+from localspec.engine.way_question import WayQuestion
+from localspec.engine.ways import (
+    ATTENTIVE_LAYERS,
+    DEPTH,
+    KEYS,
+    N_READ,
+    N_WIDE,
+    THIN,
+    VALUES,
+    AttentionWay,
+    WeightsWay,
+)
 from localspec.gguf.types import BY_NAME
 from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape
@@ -88,18 +94,13 @@ def n_layers_within(kind: str, layer_s: float, limit_s: float) -> int:
     return max(1, min(N_LAYERS, round(LAYERS_BYTES / layer_bytes), int(limit_s / layer_s)))
 
 
-def weights(
-    kind: str,
-    counts: Sequence[int],
-    loadings: Sequence[tuple[bool, bool]],
-    clock: Clock,
-    end: float,
-) -> None:
+def weights(question: WayQuestion, clock: Clock, end: float, say: Say) -> None:
     """One token by the weights of a large model, and a piece of a prompt by those of a small one:
     wide passes compute, so that its size does not matter, nor whether it is mapped.
 
     `end`: the share of the time when it is over.
     """
+    kind, counts, loadings = question.weights or "", question.counts, question.loadings
     repacks = list(dict.fromkeys(repack for repack, _ in loadings))
     with ExitStack() as stack:
 
@@ -137,7 +138,7 @@ def weights(
     for (loading, n), seconds in tokens.items():
         repack, is_mapped = loading
         times = scale * seconds, reads[repack, n], load_s[loading]
-        _say("weights", int(repack), n, *times, int(is_mapped))
+        say(WeightsWay(repack, n, *times, is_mapped))
 
 
 def _load_s(timer: Timer) -> float:
@@ -146,25 +147,26 @@ def _load_s(timer: Timer) -> float:
     return engine.load_s
 
 
-def attention(heads: Heads, n_threads: int, chosen: tuple[str, str], clock: Clock) -> None:
+def attention(question: WayQuestion, clock: Clock, say: Say) -> None:
     """A token and a piece of a prompt through thin layers of the model's heads, behind nothing and
     behind a text."""
-    n_heads, n_kv_heads, head_size = heads
+    assert question.heads
+    n_heads, n_kv_heads, head_size = question.heads
     shape = Shape(
         n_embd=THIN, n_ff=THIN, n_heads=n_heads, n_kv_heads=n_kv_heads, own_head_size=head_size
     )
-    setting = ProbeSetting(n_threads, 0, repack=False)
+    setting = ProbeSetting(max(question.counts), 0, repack=False)
     with ExitStack() as stack:
         path = stack.enter_context(written(shape, ATTENTIVE_LAYERS))
         timers = {
             (flash, (k, v)): stack.enter_context(
                 opened(path, setting, kv_k=k, kv_v=v, flash_attn=switch(flash))
             )
-            for flash, (k, v) in kernels_of(head_size, chosen)
+            for flash, (k, v) in kernels_of(head_size, question.types)
         }
-        times = attention_times(timers, chosen, clock)
-    for (flash, kv), seconds in times.items():
-        _say("attention", int(flash), *kv, *seconds)
+        times = attention_times(timers, question.types, clock)
+    for (flash, (kv_k, kv_v)), seconds in times.items():
+        say(AttentionWay(flash, kv_k, *seconds, kv_v=kv_v))
 
 
 def kernels_of(head_size: int, chosen: tuple[str, str]) -> list[Kernel]:
@@ -245,22 +247,10 @@ def filled(timers: Sequence[Timer], clock: Clock) -> int:
     return depth
 
 
-def _say(*words: Any) -> None:
-    sys.stdout.write(" ".join(map(str, words)) + "\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
-    request: dict[str, Any] = json.loads(sys.argv[1])
-    clock = Clock(request["until"] - time())
-    if request["weights"]:
-        loadings = [(repack, is_mapped) for repack, is_mapped in request["loadings"]]
-        end = WEIGHTS_SHARE if request["heads"] else 1.0
-        weights(request["weights"], request["counts"], loadings, clock, end)
-    if request["heads"]:
-        attention(tuple(request["heads"]), max(request["counts"]), tuple(request["types"]), clock)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def tell_ways(question: WayQuestion, until: float, say: Say) -> None:
+    """Each way as soon as its seconds are known; `until` is a time of `time.time`."""
+    clock = Clock(until - time())
+    if question.weights:
+        weights(question, clock, WEIGHTS_SHARE if question.heads else 1.0, say)
+    if question.heads:
+        attention(question, clock, say)

@@ -1,23 +1,16 @@
-"""The two ends of llama.cpp's RPC, which make another machine's device one of this engine's.
-
-    python -m localspec.engine.llama.worker ADDRESS SECONDS
-
-asks a worker for its devices in a process of its own: libllama ends the process where the other
-side is no worker, or of another version. Lines are devices, as JSON.
-"""
+"""The two ends of llama.cpp's RPC, which make another machine's device one of this engine's."""
 
 import ctypes
-import json
 import os
-import sys
 import threading
-from dataclasses import asdict
 from pathlib import Path
 
+from localspec.engine.child import Say
 from localspec.engine.llama.binding import initialise, libggml
 from localspec.engine.llama.devices import reported
 from localspec.engine.workers import LATE
 from localspec.errors import EngineError
+from localspec.hardware.machine import Reported
 
 _START = ctypes.CFUNCTYPE(
     None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p
@@ -66,18 +59,13 @@ def _function(name: bytes) -> int:
     return address
 
 
-def main() -> int:
+def devices(address: str, limit_s: float, say: Say) -> list[Reported]:
+    """Of a worker, asked in a child process: libllama ends the process where the other side is no
+    worker, or of another version."""
     initialise()
     # Nothing else ends a call into libllama that waits for the other side.
-    late = threading.Timer(float(sys.argv[2]), lambda: os._exit(LATE))
+    late = threading.Timer(limit_s, lambda: os._exit(LATE))
     late.daemon = True
     late.start()
-    add_workers((sys.argv[1],))
-    for device in reported():
-        if device.backend == "rpc":
-            sys.stdout.write(f"{json.dumps(asdict(device))}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    add_workers((address,))
+    return [device for device in reported() if device.backend == "rpc"]
