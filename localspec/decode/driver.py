@@ -37,7 +37,8 @@ class Slot:
         missing(context, generation.history, 1)
         n_most = len(generation.history) - 1
         self._places = sorted({min(n, n_most) for n in places if n}, reverse=True)
-        self._pause = self._next_pause()
+        self.pause = self._next_pause()
+        """At how many tokens a checkpoint is to be taken before the first step."""
         self.take_checkpoint()
         self.read_s = perf_counter() - started
 
@@ -50,23 +51,18 @@ class Slot:
     def is_reading(self) -> bool:
         """Whether a part of the prompt is to be read before the first step."""
         lacks = len(self.generation.history) - 1 > len(self.context.tokens)
-        return lacks or self._pause is not None
+        return lacks or self.pause is not None
 
     @property
     def n_chunk(self) -> int:
         """How much of it can be read before the next pause."""
-        return self.n_unread if self._pause is None else self._pause - len(self.context.tokens)
-
-    @property
-    def is_to_pause(self) -> bool:
-        """Whether a checkpoint is to be taken before the first step."""
-        return self._pause is not None
+        return self.n_unread if self.pause is None else self.pause - len(self.context.tokens)
 
     def take_checkpoint(self) -> None:
         """If this is the place for it."""
-        while self._pause is not None and len(self.context.tokens) >= self._pause:
+        while self.pause is not None and len(self.context.tokens) >= self.pause:
             self.context.checkpoint()
-            self._pause = self._next_pause()
+            self.pause = self._next_pause()
 
     def _next_pause(self) -> int | None:
         while self._places:
@@ -97,11 +93,11 @@ class Batch:
         running: list[Slot] = []
         chunks: list[tuple[Slot, int]] = []
         for slot in slots:
-            if slot.generation.is_finished:
+            if slot.generation.finish_reason is not None:
                 continue
             n = min(slot.n_chunk, n_chunk)
             n_chunk -= n
-            if n == slot.n_unread and not slot.is_to_pause:
+            if n == slot.n_unread and slot.pause is None:
                 running.append(slot)
             elif n:
                 chunks.append((slot, n))

@@ -65,15 +65,11 @@ class Generation:
         self._likelihoods = likelihoods
         self.tells_chances = likelihoods is not None
         self._constraint = constraint
-        self._chooser = Chooser(sampling, constraint, self._least)
+        least = Least(self.n_prompt + limits.min_tokens, limits.stop_tokens)
+        is_short = limits.min_tokens and limits.stop_tokens
+        self._chooser = Chooser(sampling, constraint, least if is_short else None)
         if limits.max_tokens == 0:
             self.finish("length")
-
-    @property
-    def _least(self) -> Least | None:
-        limits = self.limits
-        least = Least(self.n_prompt + limits.min_tokens, limits.stop_tokens)
-        return least if limits.min_tokens and limits.stop_tokens else None
 
     @property
     def tokens(self) -> list[int]:

@@ -20,35 +20,31 @@ class FrameSplitter:
         self.held = Held()
         self._frame = frame
         self._marks = marks_of(frame.marks)
-        self._kind: Kind | None = None
+        self.kind: Kind | None = None
+        """Of the text that comes next; None in a header."""
         self._begun = header
         if frame.body in header:
             self._enter(frame.kind_of(header.partition(frame.body)[0]))
 
-    @property
-    def kind(self) -> Kind | None:
-        """Of the text that comes next; None in a header."""
-        return self._kind
-
     def feed(self, text: str) -> list[AnswerPart]:
         """Take text; returns the parts that are certain now."""
         self.held.text += text
-        while self.held.text and (self._advance() if self._kind else self._read_header()):
+        while self.held.text and (self._advance() if self.kind else self._read_header()):
             pass
         return self.held.take()
 
     def at_once(self, text: str) -> list[AnswerPart]:
         """A token's text as one part, where no mark is near: most tokens. Else empty."""
-        if not (self._kind and text):
+        if not (self.kind and text):
             return []
-        if self._kind == "thought" and text[-1].isspace():  # perhaps the end of it
+        if self.kind == "thought" and text[-1].isspace():  # perhaps the end of it
             return []
-        return self.held.pass_on(text, self._kind, self._marks)
+        return self.held.pass_on(text, self.kind, self._marks)
 
     def finish(self) -> list[AnswerPart]:
         """What was held back: the answer is over."""
         held = self.held
-        if self._kind is None and held.text:
+        if self.kind is None and held.text:
             self._enter_spoken(n_spoken(self._begun + held.text, len(self._begun)))
         self._say(len(held.text))
         held.skip(len(held.text))
@@ -68,16 +64,16 @@ class FrameSplitter:
 
     def _say(self, n: int) -> None:
         text = self.held.text[:n]
-        if self._kind == "thought":
+        if self.kind == "thought":
             text = text.rstrip()
-        if text and self._kind:
-            self.held.emit(len(text), self._kind)
+        if text and self.kind:
+            self.held.emit(len(text), self.kind)
 
     def _leave(self, mark: str) -> None:
         """A message is over; a channel's mark belongs to the next header."""
         if mark not in self._frame.channels:
             self.held.skip(len(mark))
-        self._kind, self._begun = None, ""
+        self.kind, self._begun = None, ""
 
     def _read_header(self) -> bool:
         frame, held = self._frame, self.held
@@ -93,10 +89,10 @@ class FrameSplitter:
         if found is None:
             return False
         self._enter(frame.kind_of(self._begun + header))
-        if self._kind == "tool_call":
+        if self.kind == "tool_call":
             n_role = len(ROLE) if header.startswith(ROLE) else 0
             held.skip(n_role)
-            held.emit(found.end() - n_role, self._kind)
+            held.emit(found.end() - n_role, self.kind)
         else:
             held.skip(found.end())
         return True
@@ -108,7 +104,7 @@ class FrameSplitter:
         self._enter(self._frame.kind_of(header) if header.strip() else "text")
 
     def _enter(self, kind: Kind) -> None:
-        self._kind, self._begun = kind, ""
+        self.kind, self._begun = kind, ""
         self.held.enter()
 
 

@@ -21,15 +21,12 @@ class SectionSplitter:
         self._ends = {m for s in sections if s.kind == "thought" for m in s.closings}
         self._section: Section | None = None
         self._outer: Section | None = None
-        self._is_behind_thought = self._begins_line = False
+        self._is_behind_thought = self._begins_line = self._is_trimmed = False
+        self.kind: Kind = "text"
+        """Of the text that comes next."""
         self._marks = self._next_marks()
         if opened is not None:
             self._enter(opened)
-
-    @property
-    def kind(self) -> Kind:
-        """Of the text that comes next."""
-        return self._section.kind if self._section else "text"
 
     def feed(self, text: str) -> list[AnswerPart]:
         """Take text; returns the parts that are certain now."""
@@ -86,12 +83,6 @@ class SectionSplitter:
             self._begins_line = text.endswith("\n")
             self.held.emit(len(text), self.kind)
 
-    @property
-    def _is_trimmed(self) -> bool:
-        """Whether whitespace at the end of this section belongs to its mark."""
-        section = self._section
-        return section is not None and section.kind != "tool_call" and bool(section.closings)
-
     def _counts(self, found: Match[str]) -> bool:
         """Whether this is a mark, not text about one."""
         mark, place, section = found[0], found.start(), self._section
@@ -147,6 +138,9 @@ class SectionSplitter:
 
     def _enter(self, section: Section | None) -> None:
         self._section = section
+        self.kind = section.kind if section else "text"
+        # Whitespace at its end then belongs to its mark.
+        self._is_trimmed = bool(section and section.closings and section.kind != "tool_call")
         self._begins_line = self._is_behind_thought = False
         self.held.enter()
         self._marks = self._next_marks()

@@ -145,7 +145,7 @@ class Held:
         if text:
             self._seen.add(kind)
             self._parts.append(AnswerPart(text, kind))
-            self._drop(len(text), kind)
+            self.skip(len(text), kind)
 
     def pass_on(self, text: str, kind: Kind, marks: Marks) -> list[AnswerPart]:
         """A token's text as one part, if nothing is held back and no mark is near; else empty."""
@@ -155,16 +155,13 @@ class Held:
         self.n_tokens[kind] += 1
         return [AnswerPart(text, kind)]
 
-    def skip(self, n: int) -> None:
-        """The first `n` characters are no part of the answer."""
-        self._drop(n, None)
-
     def take(self) -> list[AnswerPart]:
         """The parts that have become certain."""
         parts, self._parts = self._parts, []
         return parts
 
-    def _drop(self, n: int, kind: Kind | None) -> None:
+    def skip(self, n: int, kind: Kind | None = None) -> None:
+        """The first `n` characters are no part of the answer; those of a `kind` were emitted."""
         self.text = self.text[n:]
         self._offset += n
         while self._starts and self._starts[0] < self._offset:

@@ -211,7 +211,7 @@ class Scheduler:
         given = shares([slot.n_chunk for slot in slots], room)
         chunks: list[tuple[Job, int]] = []
         for job, slot, n in zip(reading, slots, given, strict=True):
-            if n == slot.n_unread and not slot.is_to_pause:
+            if n == slot.n_unread and slot.pause is None:
                 ready.append(job)
             elif n:
                 chunks.append((job, n))

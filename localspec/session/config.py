@@ -13,7 +13,6 @@ from math import inf
 from typing import Any, Literal, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
-from localspec.decode.logprobs import Likelihoods
 from localspec.dialogue.thinking import LEVELS
 from localspec.dialogue.tool_text import Tools, checked_tools
 from localspec.engine.constraint import Grammar, grammar_of
@@ -95,11 +94,6 @@ class ReplyOptions:
     chosen: frozenset[str] | None = None
     grammar: Grammar | None = None
     tools: Tools | None = None
-
-    @property
-    def likelihoods(self) -> Likelihoods | None:
-        """What is noted of each token."""
-        return None if self.logprobs is None else Likelihoods(self.logprobs, self.drawn_logprobs)
 
     def with_recommended(self, values: Mapping[str, float]) -> "ReplyOptions":
         """With a file's sampling where it was not `chosen`."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from localspec.decode.generation import Generation, Limits
+from localspec.decode.logprobs import Likelihoods
 from localspec.dialogue.call_grammar import CallGrammar, Function, frame_of
 from localspec.dialogue.markup import UNOPENED, Markup, Opening
 from localspec.dialogue.prompts import Prompts
@@ -97,13 +98,15 @@ class Generations:
                 f"the prompt has {len(prompt):,} tokens and the context holds {self._n_ctx:,}: "
                 "use a larger --ctx"
             )
+        ends = frozenset[int]() if options.ignore_eos else self._ends
+        n_top = options.logprobs
         return Generation(
             prompt,
             self.sampling(options),
-            self._limits(options),
+            Limits(self._n_ctx, options.max_tokens, ends, options.min_tokens),
             options.verify,
-            self._constraint(options, len(prompt)),
-            options.likelihoods,
+            options.grammar and self._constraint(options, options.grammar, len(prompt)),
+            None if n_top is None else Likelihoods(n_top, options.drawn_logprobs),
         )
 
     def sampling(self, options: ReplyOptions) -> Sampling:
@@ -115,18 +118,12 @@ class Generations:
             sampling = replace(sampling, banned=sampling.banned | self._ends)
         return sampling
 
-    def _limits(self, options: ReplyOptions) -> Limits:
-        ends = frozenset[int]() if options.ignore_eos else self._ends
-        return Limits(self._n_ctx, options.max_tokens, ends, options.min_tokens)
-
-    def _constraint(self, options: ReplyOptions, n_prompt: int) -> Constraint | None:
-        if options.grammar is None:
-            return None
+    def _constraint(self, options: ReplyOptions, grammar: Grammar, n_prompt: int) -> Constraint:
         if options.ignore_eos:
             raise UserError("a grammar says where a reply ends: leave --ignore-eos out")
         if options.min_tokens:
             raise UserError("a grammar says where a reply ends: leave min_tokens out")
-        return Constraint.of(options.grammar, self._grammar_tokenizer, n_prompt)
+        return Constraint.of(grammar, self._grammar_tokenizer, n_prompt)
 
     @cached_property
     def _grammar_tokenizer(self) -> GrammarTokenizer:

@@ -190,7 +190,7 @@ class Reply:
 
     def by_step(self) -> Generator[list[AnswerPart]]:
         """Generate; yields the parts of each step, perhaps none, and last what was held back."""
-        if self.finish_reason is not None:
+        if self._generation.finish_reason is not None:
             return
         with self._turns.taken_by(self):
             self._timings.started = perf_counter()

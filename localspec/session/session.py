@@ -60,6 +60,8 @@ class Session:
         self._store: LearnedStore | None = None
         self._kept: KeptPrompts | None = None
         self._drafters = drafters_for(target, draft, head)
+        self.speculation: Speculation = plan.spec if plan.max_draft else "none"
+        """The kind of drafter in use."""
 
     @classmethod
     def open(
@@ -159,11 +161,6 @@ class Session:
     def n_ctx(self) -> int:
         return self.plan.target.n_ctx
 
-    @property
-    def speculation(self) -> Speculation:
-        """The kind of drafter in use."""
-        return self.plan.spec if self.plan.max_draft else "none"
-
     @cached_property
     def prompting(self) -> Prompting:
         """How the target is asked."""
@@ -232,7 +229,7 @@ class Session:
         of it is text.
         Raises UserError for a prompt that is empty or longer than the context, or after `close`.
         """
-        self.check_open()
+        self._turns.check()
         options = self.effective(options)
         generation = self.generations.of(prompt, options)
         speculator = speculator or self.speculator(options.spec, options.draft_max)

@@ -94,8 +94,9 @@ class EngineLog:
         self.echo: TextIO | None = None
         self._lines: deque[tuple[int, str]] = deque(maxlen=_LOG_LINES)
 
-    def write(self, level: int, text: str) -> None:
+    def write(self, level: int, message: bytes, _: int | None = None) -> None:
         """Take one call of the engine's log callback; level 5 continues the line before."""
+        text = message.decode("utf-8", "replace")
         if self.echo:
             self.echo.write(text)
         if level == _LEVEL_DEBUG:
@@ -118,10 +119,6 @@ class EngineLog:
 engine_log = EngineLog()
 
 
-def _on_log(level: int, text: bytes, _: int | None) -> None:
-    engine_log.write(level, text.decode("utf-8", "replace"))
-
-
 def _on_abort(message: bytes) -> None:
     # libllama calls abort() after this; leaving first spares the user a core dump and a backtrace.
     reason = message.decode("utf-8", "replace").rsplit("/", 1)[-1]
@@ -132,7 +129,7 @@ def _on_abort(message: bytes) -> None:
     os._exit(1)
 
 
-_log_callback = C.llama_log_callback(_on_log)
+_log_callback = C.llama_log_callback(engine_log.write)
 _abort_callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_on_abort)
 _nobody = C.llama_log_callback(
     ctypes.cast(bindings._lib.llama_supports_mmap, ctypes.c_void_p).value  # pyright: ignore[reportPrivateUsage]
@@ -151,7 +148,7 @@ def quietly(on_line: Callable[[bytes], bool] | None = None) -> Generator[None]:
 
     def hear(level: int, text: bytes, user: int | None) -> None:
         if engine_log.echo:
-            _on_log(level, text, user)
+            engine_log.write(level, text)
         if on_line and not on_line(text) and not engine_log.echo:
             C.llama_log_set(_nobody, ctypes.c_void_p(0))
 
