@@ -14,8 +14,9 @@ from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, get_args, get_origin, get_type_hints
 
+from localspec import paths
 from localspec.errors import UserError
 
 if TYPE_CHECKING:
@@ -159,6 +160,12 @@ class Kept(Generic[T]):
     path: Path
     read: Callable[[Any], T]
     write: Callable[[T], Any]
+
+    @classmethod
+    def of(cls, kind: type[T], folder: str, key: str) -> Self:
+        """A dataclass's document in a folder of the cache, found by `key`."""
+        path = hashed(paths.cache_dir() / folder, key)
+        return cls(path, lambda document: value_of(kind, document), document_of)
 
     def load(self) -> T | None:
         """The kept value; None if there is none that can be used."""

@@ -9,15 +9,13 @@ A card is known by its PCI address; a backend that does not tell it has no twin.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 
-from localspec import paths
 from localspec.engine.child import call
 from localspec.engine.health import devices_text, engine_fingerprint, sound_devices
 from localspec.hardware.machine import Reported
 from localspec.notify import Notify
-from localspec.store import Kept, document_of, hashed, value_of
+from localspec.store import Kept
 
 CHILD = "localspec.engine.llama.prober:reply_s"
 LIMIT_S = 240.0
@@ -87,5 +85,4 @@ def reply_s(device: Reported) -> float:
 def _kept(group: Sequence[Reported]) -> Kept[FasterBackend]:
     names = " ".join(device.name for device in group)
     key = f"{engine_fingerprint()} {names} {devices_text(group)}"
-    path = hashed(paths.cache_dir() / "faster-backend", key)
-    return Kept(path, partial(value_of, FasterBackend), document_of)
+    return Kept.of(FasterBackend, "faster-backend", key)

@@ -27,7 +27,7 @@ from localspec.hardware.detect import processor_features, processor_name
 from localspec.hardware.gpus import system_gpus
 from localspec.hardware.machine import Reported
 from localspec.notify import Notify
-from localspec.store import Kept, hashed
+from localspec.store import Kept
 
 _DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
@@ -200,5 +200,4 @@ def _tested(device: Reported) -> DeviceHealth:
 
 def _device_kept(device: Reported) -> Kept[DeviceHealth]:
     key = f"{engine_fingerprint()} {device.name} {devices_text([device])}"
-    path = hashed(paths.cache_dir() / "device-health", key)
-    return Kept(path, lambda kept: DeviceHealth(**kept), asdict)
+    return Kept.of(DeviceHealth, "device-health", key)

@@ -11,10 +11,8 @@ the machine is calm.
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from time import perf_counter
 
-from localspec import paths
 from localspec.engine.child import call
 from localspec.engine.graphics import graphics
 from localspec.engine.health import devices_text, engine_fingerprint
@@ -25,7 +23,7 @@ from localspec.hardware.detect import power
 from localspec.hardware.machine import Reported, machine_key
 from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.notify import Notify
-from localspec.store import Kept, document_of, hashed, value_of
+from localspec.store import Kept
 
 CHILD = "localspec.engine.llama.prober:probed"
 REPEATS, PATIENCE_S = 2, 30.0
@@ -148,8 +146,7 @@ def _kept(setting: ProbeSetting) -> Kept[Probe]:
     parts = setting.key + waiting()
     used = graphics(setting.device, setting.workers) if setting.n_gpu_layers else []
     parts += devices_text([each for each in used if _is_of(each, setting)])
-    read = partial(value_of, Probe)
-    return Kept(hashed(paths.cache_dir() / "probe", parts), read, document_of)
+    return Kept.of(Probe, "probe", parts)
 
 
 def _is_of(device: Reported, setting: ProbeSetting) -> bool:

@@ -6,6 +6,7 @@ and back (A B C, C B A): a disturbance then falls on all of them alike.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from math import inf
 from statistics import median
 from time import perf_counter
@@ -94,6 +95,22 @@ def made_up_tokens(n_vocab: int, n_tokens: int) -> list[int]:
 def there_and_back(items: Sequence[T], n_rounds: int) -> Iterator[Sequence[T]]:
     """The items of each round: as given, then backwards, and so on."""
     return (items[::-1] if i % 2 else items for i in range(n_rounds))
+
+
+def shortest(
+    items: Sequence[T],
+    seconds: Callable[[T], float],
+    n_rounds: int,
+    is_over: Callable[[], bool] = lambda: False,
+) -> dict[T, float]:
+    """The least seconds of each item, in rounds there and back; when time `is_over`, whoever was
+    timed once is not asked again."""
+    found: dict[T, float] = {}
+    for item in chain.from_iterable(there_and_back(items, n_rounds)):
+        if item in found and is_over():
+            break
+        found[item] = min(seconds(item), found.get(item, inf))
+    return found
 
 
 class Clock:

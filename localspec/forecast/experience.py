@@ -13,14 +13,13 @@ from math import isfinite, log
 from statistics import median
 from typing import Any, Self
 
-from localspec import paths
 from localspec.engine.base import EngineConfig
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.format import percent
 from localspec.model.facts import ModelFacts
 from localspec.prediction.evidence import PROBED, Evidence, correction
 from localspec.prediction.rates import Corrected, Rates
-from localspec.store import Kept, hashed
+from localspec.store import Kept
 
 MOST = log(2.0)
 """Of one run's logarithm: a machine that was busy then says little."""
@@ -120,6 +119,4 @@ def model_key(facts: ModelFacts) -> str:
 def _kept(setting: ProbeSetting) -> Kept[Experience]:
     probe = kept_probe(setting)
     parts = f"{setting.key} {probe.pass_s} {probe.layer_s}" if probe else setting.key
-    return Kept(
-        hashed(paths.cache_dir() / "experience", parts), Experience.from_json, Experience.to_json
-    )
+    return Kept.of(Experience, "experience", parts)

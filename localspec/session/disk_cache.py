@@ -192,7 +192,10 @@ class KeptPrompts:
     ) -> Iterator[Step]:
         """The steps of a reply, which begins with what was kept of its prompt, a question of which
         ends with token `n_end`. `steps` is asked with the places to remember."""
-        self._recall(prompt)
+        entry, n = self._disk.longest(prompt[:-1])
+        if entry and n >= shared_prefix(self._context.tokens, prompt) + LEAST_TOKENS:
+            self._context.go_back(0)
+            self._disk.restore(entry, self._context)
         self._places = () if self._is_free else self._ends(prompt, n_end)
         n_here = shared_prefix(self._context.tokens, prompt)
         following = steps([n for n in self._places if n > n_here])
@@ -212,13 +215,6 @@ class KeptPrompts:
             self._context.go_back(self._places[-1])
             n = len(self._context.tokens)
             self._disk.put(self._context, [place for place in self._places if place < n])
-
-    def _recall(self, prompt: Sequence[int]) -> None:
-        entry, n = self._disk.longest(prompt[:-1])
-        n_here = shared_prefix(self._context.tokens, prompt)
-        if entry and n >= n_here + LEAST_TOKENS:
-            self._context.go_back(0)
-            self._disk.restore(entry, self._context)
 
     def _ends(self, prompt: Sequence[int], n_end: int) -> tuple[int, ...]:
         """Where its text ends: where the prompt parts from a file, else as it seems."""

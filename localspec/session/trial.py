@@ -11,10 +11,9 @@ for.
 
 import importlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from localspec import paths
 from localspec.engine.child import STOPPED, Ending, call
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError, ModelError
@@ -23,7 +22,7 @@ from localspec.model.facts import ModelFacts
 from localspec.model.heads import HeadFacts
 from localspec.model.identity import fingerprint
 from localspec.notify import Notify
-from localspec.store import Kept, hashed
+from localspec.store import Kept
 
 CHILD = "localspec.engine.llama.trial:survive"
 LIMIT_S = 300.0
@@ -114,5 +113,4 @@ def _kept(model: Path, head: HeadFacts | None) -> Kept[TrialVerdict]:
     key = f"{fingerprint(model)} {engine_fingerprint()}"
     if head:
         key += f" {head.method} {fingerprint(head.path) if head.path else 'own'}"
-    path = hashed(paths.cache_dir() / "trials", key)
-    return Kept(path, lambda kept: TrialVerdict(**kept), asdict)
+    return Kept.of(TrialVerdict, "trials", key)

@@ -11,8 +11,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate, chain
-from math import inf
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -24,7 +23,7 @@ from localspec.engine.llama.binding import declare, initialise, libggml
 from localspec.engine.llama.devices import chosen_handle
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.probe import ProbeSetting
-from localspec.engine.timing import Timer, there_and_back
+from localspec.engine.timing import Timer, shortest
 from localspec.errors import EngineError
 from localspec.hardware.probe_results import Curve, Link
 from localspec.model.synthetic import Shape, write_random_model
@@ -95,13 +94,14 @@ def overhead(setting: ProbeSetting) -> tuple[Curve, Curve]:
     """Seconds of a pass without layers, and of a layer without weights, by width."""
     n_few, n_many = THIN_LAYERS
     with loaded(setting, THIN, n_few) as few, loaded(setting, THIN, n_many) as many:
-        short, long = dict[int, float](), dict[int, float]()
         for timer in (few, many):
             compile_passes(timer, [(width, 0) for width in OVERHEAD_WIDTHS])
-        for width in chain.from_iterable(there_and_back(OVERHEAD_WIDTHS, OVERHEAD_ROUNDS)):
-            for timer, times in ((few, short), (many, long)):
-                times[width] = min(timer.median(width, 0), times.get(width, inf))
-    short, long = undisturbed(short), undisturbed(long)
+        places = [(timer, width) for width in OVERHEAD_WIDTHS for timer in (few, many)]
+        times = shortest(places, lambda each: each[0].median(each[1], 0), OVERHEAD_ROUNDS)
+        short, long = (
+            undisturbed({width: times[timer, width] for width in OVERHEAD_WIDTHS})
+            for timer in (few, many)
+        )
     layers = {w: max(0.0, (long[w] - short[w]) / (n_many - n_few)) for w in OVERHEAD_WIDTHS}
     passes = {w: max(0.0, short[w] - n_few * layers[w]) for w in OVERHEAD_WIDTHS}
     return Curve(passes.items()), Curve(layers.items())
@@ -135,11 +135,9 @@ def way_to(setting: ProbeSetting, fixed: tuple[Curve, Curve]) -> Link:
     with loaded(setting, THIN, 2 * n_half) as whole, loaded(mixed, THIN, 2 * n_half) as half:
         for timer in (whole, half):
             compile_passes(timer, [(1, 0)])
-        times = {whole: inf, half: inf}
-        for timer in chain.from_iterable(there_and_back((whole, half), 2 * HOP_ROUNDS)):
-            # The least, as of all overheads: a processor that fell asleep while the other side
-            # computed wakes late, which doubles some medians of a thin model and no others.
-            times[timer] = min(times[timer], timer.median(1, 0))
+        # The least, as of all overheads: a processor that fell asleep while the other side
+        # computed wakes late, which doubles some medians of a thin model and no others.
+        times = shortest((whole, half), lambda each: each.median(1, 0), 2 * HOP_ROUNDS)
     elsewhere_s = here[0].at(1) + n_half * (here[1].at(1) - there[1].at(1))
     hop_s = max(0.0, times[half] - times[whole] - elsewhere_s)
     return Link(*measured_way((*setting.device, *setting.workers)), hop_s)

@@ -8,15 +8,13 @@ rest of the way back is left out; weights are measured on it from one token upwa
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
-from math import inf
 
 from localspec.engine.child import Say
 from localspec.engine.llama.devices import reported
 from localspec.engine.llama.overhead import compile_passes, least, loaded, overhead, way_to
 from localspec.engine.probe import GRAPHICS, ProbeSetting
 from localspec.engine.threads import default_threads
-from localspec.engine.timing import Clock, Timer, there_and_back
+from localspec.engine.timing import Clock, Timer, shortest
 from localspec.errors import EngineError
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.activity import Watch
@@ -122,12 +120,7 @@ def attention(
 def _medians(timer: Timer, places: list[tuple[int, int]], clock: Clock) -> Medians:
     """By width and depth."""
     compile_passes(timer, places)
-    found: Medians = {}
-    for place in chain.from_iterable(there_and_back(places, 2)):
-        if place in found and clock.left_s < 0:
-            break
-        found[place] = min(timer.median(*place), found.get(place, inf))
-    return found
+    return shortest(places, lambda place: timer.median(*place), 2, lambda: clock.left_s < 0)
 
 
 def _attentive(head_size: int, n_threads: int) -> Shape:

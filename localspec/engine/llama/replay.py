@@ -11,7 +11,7 @@ It tries a few places, not all of them, and none behind a full window.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Protocol
@@ -19,14 +19,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from localspec import paths
 from localspec.engine.base import EngineConfig, Logits
 from localspec.engine.health import LARGEST_ERROR, engine_fingerprint
 from localspec.engine.llama.memory import PARTIAL, WHOLE, LlamaMemory, SequenceMemory
 from localspec.errors import EngineError
 from localspec.model.identity import fingerprint
 from localspec.settings import ROWS
-from localspec.store import Kept, hashed
+from localspec.store import Kept
 
 LONG_S = 0.3
 """A check that takes longer is not made again."""
@@ -150,5 +149,4 @@ def _agree(one: Row, other: Row) -> bool:
 def _kept(config: EngineConfig) -> Kept[ReplayVerdict]:
     numbers = [getattr(config.settings, name) for name, row in ROWS.items() if not row.is_exact]
     key = (fingerprint(config.model), engine_fingerprint(), config.settings.n_rs_seq, numbers)
-    path = hashed(paths.cache_dir() / "replay", repr(key))
-    return Kept(path, lambda document: ReplayVerdict(**document), asdict)
+    return Kept.of(ReplayVerdict, "replay", repr(key))
