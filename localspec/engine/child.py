@@ -81,12 +81,16 @@ class Ending:
 
 
 def call(
-    function: str, *arguments: Any, hear: Say = lambda *_: None, limit_s: float | None = None
+    function: str,
+    *arguments: Any,
+    hear: Say = lambda *_: None,
+    limit_s: float | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Ending:
     """Call `module:function` in a child, with `say` as its last argument; `hear` gets what it says.
 
     Its temporary files never outlive this call: models of a gigabyte are among them. After
-    `limit_s` it is killed, which `Ending.is_timeout` tells.
+    `limit_s` it is killed, which `Ending.is_timeout` tells. `meanwhile` is done here once it runs.
     """
     late = threading.Event()
     with _kill_raises(), tempfile.TemporaryDirectory(prefix="localspec-") as folder, \
@@ -102,6 +106,7 @@ def call(
                 watch.start()
             with suppress(BrokenPipeError):  # a child that has died says why at its end
                 os.write(child.stdin.fileno(), pickle.dumps(arguments))
+            meanwhile()
             result = _heard(child.stdout, hear)
             child.wait()
         except BaseException:

@@ -88,7 +88,7 @@ def _death_of(
 def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdict | None:
     """None where somebody else ended the child: that says nothing about the file."""
     is_small = 2 * facts.weight_bytes <= available_memory_bytes()
-    ending = call(CHILD, str(model), head, is_small, hear=_meanwhile, limit_s=LIMIT_S)
+    ending = call(CHILD, str(model), head, is_small, limit_s=LIMIT_S, meanwhile=_import_engine)
     if ending.is_success:
         return TrialVerdict(None)
     if ending.is_killed or ending.is_timeout:
@@ -96,8 +96,8 @@ def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdi
     return TrialVerdict(death) if (death := _death(ending)) else None
 
 
-def _meanwhile(begun: str) -> None:
-    """Import the engine, which takes as long as the child does, when the child has begun."""
+def _import_engine() -> None:
+    """Which takes as long as the child does."""
     importlib.import_module("localspec.engine.llama.engine")
 
 

@@ -3,31 +3,29 @@
 It reads the file's metadata and vocabulary and builds the graphs of a small context, which is where
 libllama asserts: without any weights, as libllama does to fit a model into memory. A small file's
 are mapped on the processor, and one token passes through them. An error that libllama reports is
-no death: whoever loads the model next hears it. It says that it has begun, so that its parent can
-import the engine at the same time.
+no death: whoever loads the model next hears it.
 """
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from localspec.engine.base import EngineConfig
 from localspec.engine.child import Say
+from localspec.engine.llama.binding import C, initialise
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.head import MTP_CONTEXT
+from localspec.engine.llama.parameters import create_context
+from localspec.errors import LocalspecError
+from localspec.hardware.detect import usable_cores
 from localspec.model.heads import HeadFacts
-
-if TYPE_CHECKING:
-    from localspec.engine.base import EngineConfig
 
 N_DRAFTED = 2
 
 
 def survive(model: str, head: HeadFacts | None, is_small: bool, say: Say) -> None:
     """Load `model`, and a draft head beside it; without any weights, but of what is small."""
-    say("begun")
-    from localspec.engine.base import EngineConfig  # noqa: PLC0415 - after "begun"
-    from localspec.errors import LocalspecError  # noqa: PLC0415
-    from localspec.hardware.detect import usable_cores  # noqa: PLC0415
-
     config = EngineConfig.of(
         Path(model), ctx=256, ubatch=32, threads=usable_cores(), gpu_layers=0,
         op_offload=False, repack=False, load_mtp=bool(head and head.path is None),
@@ -36,9 +34,7 @@ def survive(model: str, head: HeadFacts | None, is_small: bool, say: Say) -> Non
         (_evaluate if is_small else _build)(config, head)
 
 
-def _evaluate(config: "EngineConfig", head: HeadFacts | None) -> None:
-    from localspec.engine.llama.engine import LlamaEngine  # noqa: PLC0415
-
+def _evaluate(config: EngineConfig, head: HeadFacts | None) -> None:
     engine = LlamaEngine(config)
     context = engine.context()
     drafting = engine.head(head, N_DRAFTED) if head else None
@@ -48,11 +44,7 @@ def _evaluate(config: "EngineConfig", head: HeadFacts | None) -> None:
     engine.close()
 
 
-def _build(config: "EngineConfig", head: HeadFacts | None) -> None:
-    from localspec.engine.llama.binding import C, initialise  # noqa: PLC0415
-    from localspec.engine.llama.head import MTP_CONTEXT  # noqa: PLC0415
-    from localspec.engine.llama.parameters import create_context  # noqa: PLC0415
-
+def _build(config: EngineConfig, head: HeadFacts | None) -> None:
     initialise()
     model = _without_weights(config.model, with_heads=config.settings.load_mtp)
     context = model and create_context(config, model)
@@ -66,8 +58,6 @@ def _build(config: "EngineConfig", head: HeadFacts | None) -> None:
 
 
 def _without_weights(file: Path, *, with_heads: bool) -> Any:
-    from localspec.engine.llama.binding import C  # noqa: PLC0415
-
     params = C.llama_model_default_params()
     params.n_gpu_layers, params.use_extra_bufts, params.no_alloc = 0, False, True
     params.load_mode, params.load_mtp = C.LLAMA_LOAD_MODE_NONE, with_heads
