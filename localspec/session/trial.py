@@ -25,10 +25,12 @@ from localspec.notify import Notify
 from localspec.store import Kept
 
 CHILD = "localspec.engine.llama.trial:survive"
-LIMIT_S = 300.0
+PATIENCE_S, SLOW_DISK = 60.0, 20e6
+"""A trial that takes longer than this, and than so many bytes of weights a second, does not end:
+some loops of the engine do not, as where a header says that keys turn by no number."""
 SAID_BYTES = 2 << 30
 """From here on the user hears of the trial."""
-_ASSERTION = re.compile(rf"{re.escape(STOPPED)} \((.*)\);", re.DOTALL)
+_ASSERTION = re.compile(rf"{re.escape(STOPPED)} \((.*?)\);", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,10 @@ class TrialVerdict:
 def try_load(model: Path, name: str, facts: ModelFacts, notify: Notify) -> None:
     """ModelError where loading the file would end the process; `name` is what users call it."""
     said = f"{name} is new here: a process of its own tries it first"
-    death = _death_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify)
-    if death:
+    fault = _fault_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify)
+    if fault:
         raise ModelError(
-            f"{name} is not loaded, because the engine would die of it ({death}):"
+            f"{name} is not loaded, because the engine would {fault}:"
             " download or convert it again, or get a newer engine with scripts/setup"
         )
 
@@ -62,38 +64,32 @@ def try_head(model: Path, facts: ModelFacts, head: HeadFacts, notify: Notify) ->
     """ModelError where a draft head beside `model`, which has been tried, would end the process."""
     name = head.path.name if head.path else f"the draft head in {model.name}"
     said = f"{name} is new here: a process of its own tries it beside {model.name} first"
-    death = _death_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify, head)
-    if death:
+    fault = _fault_of(model, facts, said if facts.weight_bytes > SAID_BYTES else None, notify, head)
+    if fault:
         raise ModelError(
-            f"{name} does not draft for {model.name}, because the engine would die of it ({death}):"
+            f"{name} does not draft for {model.name}, because the engine would {fault}:"
             " pull another head, or get a newer engine with scripts/setup"
         )
 
 
-def _death_of(
+def _fault_of(
     model: Path, facts: ModelFacts, said: str | None, notify: Notify, head: HeadFacts | None = None
 ) -> str | None:
-    """What the child died of, now or when the file was new."""
+    """What the engine would do with it, now or when the file was new."""
     kept = _kept(model, head)
     verdict = kept.load()
     if verdict is None:
         if said:
             notify(said)
-        verdict = _tried(model, facts, head)
-        if verdict:
+        is_small = 2 * facts.weight_bytes <= available_memory_bytes()
+        limit_s = PATIENCE_S + facts.weight_bytes / SLOW_DISK
+        ending = call(CHILD, str(model), head, is_small, limit_s=limit_s, meanwhile=_import_engine)
+        if ending.is_timeout:  # not kept: a busy machine may be to blame
+            return f"hang (a trial did not end within {limit_s:.0f} s)"
+        verdict = TrialVerdict(_death(ending))
+        if ending.is_success or verdict.death:
             kept.save(verdict)
-    return verdict.death if verdict else None
-
-
-def _tried(model: Path, facts: ModelFacts, head: HeadFacts | None) -> TrialVerdict | None:
-    """None where somebody else ended the child: that says nothing about the file."""
-    is_small = 2 * facts.weight_bytes <= available_memory_bytes()
-    ending = call(CHILD, str(model), head, is_small, limit_s=LIMIT_S, meanwhile=_import_engine)
-    if ending.is_success:
-        return TrialVerdict(None)
-    if ending.is_killed or ending.is_timeout:
-        return None
-    return TrialVerdict(death) if (death := _death(ending)) else None
+    return f"die of it ({verdict.death})" if verdict.death else None
 
 
 def _import_engine() -> None:
@@ -102,7 +98,13 @@ def _import_engine() -> None:
 
 
 def _death(ending: Ending) -> str | None:
-    """The assertion that failed, or the signal; None for errors of another kind."""
+    """The assertion that failed, or the signal.
+
+    None for errors of another kind, and where somebody else ended the child: that says nothing
+    about the file.
+    """
+    if ending.is_killed:
+        return None
     assertion = _ASSERTION.search(ending.errors)
     if assertion:
         return " ".join(assertion[1].split())

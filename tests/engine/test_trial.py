@@ -3,6 +3,7 @@
 The first files break rules that llama.cpp asserts or takes for granted; none is known to localspec.
 """
 
+import math
 import os
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command import assert_refused, localspec, tiny
+from hybrids import write_random_limited
 from sparse import KINDS, WRITE_TEXT, write_mtp_head
 
 from localspec.engine.base import EngineConfig
@@ -29,6 +31,7 @@ from localspec.session.trial import try_load
 Change = tuple[dict[str, Value], dict[str, tuple[str, tuple[int, ...]]]]
 DEADLY: dict[str, Change] = {
     "a negative epsilon": ({"llama.attention.layer_norm_rms_epsilon": -1.0}, {}),
+    "an epsilon that is no number": ({"llama.attention.layer_norm_rms_epsilon": math.nan}, {}),
     "experts of which none is used": ({"llama.expert_count": 8}, {}),
     "an unknown position scaling": ({"llama.rope.scaling.type": "twisted"}, {}),
     "weights of whole numbers": ({}, {"blk.0.attn_q.weight": ("I16", (64, 64))}),
@@ -54,6 +57,24 @@ def test_what_the_engine_would_die_of_is_a_sentence(tmp_path: Path, name: str) -
     path = write_changed(tmp_path / "deadly.gguf", DEADLY[name])
     run = localspec("generate", path, "-p", "Hi", "-n", "1", "--threads", "1")
     assert_refused(run, 1, "deadly.gguf is not loaded", "the engine would die of it")
+    assert "stopped itself" not in run.stderr  # threads say it one after the other
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "lfm2", "qwen35"])
+def test_what_the_engine_would_hang_at_is_a_sentence(
+    tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time: a machine that was busy is no verdict. The patience is shortened for the test."""
+    monkeypatch.setattr("localspec.session.trial.PATIENCE_S", 3.0)
+    path = tmp_path / "endless.gguf"
+    write_random_limited(path, architecture)
+    key = f"{architecture}.rope.dimension_count".encode()
+    before, after = path.read_bytes().split(key)
+    path.write_bytes(before + key + after[:4] + bytes(4) + after[8:])  # 32 bits behind their type
+    facts = checked_facts(path)
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"endless.*hang \(a trial did not end within 3 s\)"):
+            try_load(path, "endless.gguf", facts, silent)
 
 
 def test_it_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
