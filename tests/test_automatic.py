@@ -90,6 +90,15 @@ def test_the_kernel_follows_the_depth(facts: ModelFacts) -> None:
     assert "4,000 tokens deep" in reasons[0]
 
 
+def test_the_plain_kernel_pays_for_what_others_have_in_the_cells(facts: ModelFacts) -> None:
+    """It computes all cells for each reply: what one gains behind a long text, many lose."""
+    alone = choice(facts, SAME, 1000)
+    assert alone.of(OPEN)[0].settings.flash_attn == "off"
+    for users, kernel in (({"kv_unified": True}, "auto"), ({}, "off")):
+        many = replace(alone, config=config(n_sequences=4, **users))
+        assert many.of(OPEN)[0].settings.flash_attn == kernel
+
+
 def test_decoding_and_prompts_have_their_own_threads(facts: ModelFacts) -> None:
     rows = weights({(True, 2): (0.010, 0.002), (True, 4): (0.020, 0.001)})
     found, reasons = choice(facts, rows).of(OPEN)

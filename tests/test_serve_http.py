@@ -368,16 +368,54 @@ def test_a_body_has_a_limit(said: dict[str, str] | None) -> None:
         assert "1,000 bytes" in document["error"]["message"]
 
 
-def test_a_packed_body_is_refused_and_no_body_is_said_to_be_lost(server: Served) -> None:
-    """Java's client asks for HTTP/2 with its body, which the parser then drops."""
+def test_a_packed_body_is_refused(server: Served) -> None:
     body = json.dumps({"messages": HELLO, **FEW}).encode()
     packed = {"Content-Encoding": "gzip"}
     status, document, _ = server.ask("POST", CHAT, gzip.compress(body), packed)
     assert (status, "gzip" in document["error"]["message"]) == (415, True)
     assert server.ask("POST", CHAT, body, {"Content-Encoding": "identity"})[0] == 200
-    upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AA"}
-    status, document, _ = server.ask("POST", CHAT, body, upgrade)
-    assert (status, "speak HTTP/1.1" in document["error"]["message"]) == (400, True)
+
+
+JAVAS = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AA"}
+
+
+def test_a_client_that_offers_another_protocol_is_answered_in_this_one(server: Served) -> None:
+    """Java's client offers HTTP/2 with each question."""
+    body = json.dumps({"messages": HELLO, **FEW}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    for _ in range(2):
+        connection.request("POST", CHAT, body, JAVAS)
+        answer = connection.getresponse()
+        assert (answer.status, "choices" in json.loads(answer.read())) == (200, True)
+    connection.close()
+
+
+def test_a_late_offer_of_another_protocol_is_told_to_have_cost_the_body(server: Served) -> None:
+    """The parser drops it: a client must not look for what was wrong with it."""
+    body = json.dumps({"messages": HELLO, **FEW}).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("GET", "/v1/models")
+    connection.getresponse().read()
+    connection.request("POST", CHAT, body, JAVAS)
+    answer = connection.getresponse()
+    sentence = json.loads(answer.read())["error"]["message"]
+    assert (answer.status, "speak HTTP/1.1" in sentence) == (400, True)
+    connection.close()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_stream_comes_in_the_coding_of_its_clients_version(server: Served, version: str) -> None:
+    """HTTP/1.0 knows no chunks: their lengths would be read as a part of the stream."""
+    data = json.dumps({"messages": HELLO, "stream": True, **FEW}).encode()
+    head = f"POST {CHAT} HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        with connection.makefile("rb") as answer:
+            headers, _, said = answer.read().partition(b"\r\n\r\n")
+    assert (b"chunked" in headers.lower()) == (version == "1.1")
+    if version == "1.0":
+        assert said.startswith(b"data: ")
+        assert said.endswith(b"data: [DONE]\n\n")
 
 
 def test_a_call_in_the_field_for_functions_is_one_of_tools(server: Served) -> None:

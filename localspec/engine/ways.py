@@ -88,9 +88,11 @@ class AttentionWay:
         """Of keys and values."""
         return self.kv_k, self.kv_v
 
-    def token_at(self, n_cells: float) -> float:
-        """Of one layer."""
-        return _between(self.token_s, self.deep_token_s, n_cells) / ATTENTIVE_LAYERS
+    def token_at(self, n_cells: float, n_users: int = 1) -> float:
+        """Of one layer. The plain kernel also computes what others have in the same pool of cells,
+        which the fused one skips."""
+        n = 1 if self.is_flash else n_users
+        return _between(self.token_s, self.deep_token_s, n * n_cells) / ATTENTIVE_LAYERS
 
     def read_at(self, n_cells: float) -> float:
         """Of one layer, a token of a prompt."""

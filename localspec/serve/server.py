@@ -12,11 +12,15 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from re import DOTALL, IGNORECASE
+from re import compile as compiled
 from time import perf_counter
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from localspec import paths
 from localspec.errors import EngineError
@@ -138,6 +142,29 @@ class _Uvicorn(uvicorn.Server):
         return nullcontext()
 
 
+_ELDER = compiled(rb"[^\r\n]* HTTP/1\.0\r|.*\r\nupgrade:", IGNORECASE | DOTALL)
+"""A client of HTTP/1.0, or one that offers another protocol, as Java's does with each question."""
+
+
+class _Wire(HttpToolsProtocol):
+    """A parser in C. It sends parts of a stream in a coding that HTTP/1.0 does not have, and loses
+    the body behind an offer of another protocol: who begins with these gets the one in Python."""
+
+    _is_new = True
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a client; the first ones tell who it is."""
+        if self._is_new and _ELDER.match(data):
+            self.connections.discard(self)
+            other = H11Protocol(self.config, self.server_state, self.app_state)
+            other.connection_made(self.transport)
+            self.transport.set_protocol(other)
+            other.data_received(data)
+            return
+        self._is_new = False
+        super().data_received(data)
+
+
 class Running:
     """A server on a listening socket; `serve` returns when it has ended."""
 
@@ -156,7 +183,8 @@ class Running:
             self._follow(resident, orders)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            http=_Wire,
+            log_level="error",  # a line for each stray client says nothing of use
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=LINGER_S,

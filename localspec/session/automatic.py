@@ -207,8 +207,11 @@ class FastestHere:
 
     @property
     def token_s(self) -> float:
-        """Of one token behind the text."""
-        return self.weights_s + self._attention_s(AttentionWay.token_at, self.depth)
+        """Of one token behind the text, beside others behind theirs."""
+        settings = self.config.settings
+        n = settings.n_sequences if settings.kv_unified else 1
+        token_at = partial(AttentionWay.token_at, n_users=n)
+        return self.weights_s + self._attention_s(token_at, self.depth)
 
     @property
     def weights_s(self) -> float:
@@ -244,10 +247,8 @@ class FastestHere:
         """Of all layers; a window ends what a layer sees."""
         settings, ways = self.config.settings, {way.key: way for way in self.attention_ways}
         way = ways.get((settings.attention.is_flash, settings.kv_k, settings.kv_v))
-        if way is None:
-            return 0.0
         windows = (layer.window_tokens for layer in _attending(self.facts))
-        return sum(seconds(way, min(depth, window or depth)) for window in windows)
+        return sum(seconds(way, min(depth, window or depth)) for window in windows if way)
 
     @property
     def attention_ways(self) -> Iterable[AttentionWay]:
