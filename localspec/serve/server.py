@@ -5,6 +5,7 @@ second one ends them at once.
 """
 
 import gc
+import re
 import signal
 import socket
 import threading
@@ -12,8 +13,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from re import DOTALL, IGNORECASE
-from re import compile as compiled
 from time import perf_counter
 from types import FrameType
 from typing import Any
@@ -142,7 +141,7 @@ class _Uvicorn(uvicorn.Server):
         return nullcontext()
 
 
-_ELDER = compiled(rb"[^\r\n]* HTTP/1\.0\r|.*\r\nupgrade:", IGNORECASE | DOTALL)
+_ELDER = re.compile(rb"[^\r\n]* HTTP/1\.0\r|.*\r\nupgrade:", re.IGNORECASE | re.DOTALL)
 """A client of HTTP/1.0, or one that offers another protocol, as Java's does with each question."""
 
 
