@@ -34,9 +34,9 @@ EXPERTS_USED, EXPERT_SHARE = 0.65, 0.94
 MIXTURE = re.compile(
     r"\d+b[- .]?a\d|\d+x\d+b|\bmoe\b|gpt.oss|mixtral|scout|maverick|\bglm 4\.[567](?! 9)"
     r"|dots\.llm|minimax|deepseek (v[234]|r1$|r1 0|coder v2)|hunyuan a|\bling\b|kimi|\ba\d+b\b"
-    r"|trinity (mini|large)|laguna|olmoe|ernie 4\.5 21b|next 80b|coder next|nemotron 3 (super|ultra)"
-    r"|\bglm 5|mistral small 4|step 3\.5|granite 4\.\d h (small|tiny)|solar open|mimo v2|intellect 3"
-    r"|\bring (mini|flash)"
+    r"|trinity (mini|large)|laguna|olmoe|ernie 4\.5 21b|next 80b|coder next"
+    r"|nemotron 3 (super|ultra)|\bglm 5|mistral small 4|step 3\.5|granite 4\.\d h (small|tiny)"
+    r"|solar open|mimo v2|intellect 3|\bring (mini|flash)"
 )
 ACTIVE_B = (
     (r"\bglm 5", 40.0), (r"deepseek v4 flash", 13.0), (r"deepseek v4 pro", 49.0),
