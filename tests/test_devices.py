@@ -186,6 +186,9 @@ def test_no_device_is_taken_for_its_neighbour(name: str, known_as: str | None) -
         ("RTX 4090 48GB", ["NVIDIA GeForce RTX 4090 (48 GB, modified)"]),
         ("w7800 48gb", ["AMD Radeon PRO W7800 48 GB"]),
         ("cmp 90hx", ["NVIDIA CMP 90HX"]),
+        ("M4 Max 40c", ["Apple M4 Max (40-core GPU)"]),
+        ("M3 Ultra 512GB", ["Apple M3 Ultra (80-core GPU)"]),
+        ("Intel Arc Graphics 130V", ["Intel Arc 140V / 130V (Core Ultra 200V, LPDDR5X-8533)"]),
     ],
 )
 def test_what_people_type(typed: str, meant: list[str]) -> None:
@@ -222,6 +225,12 @@ def test_what_people_type_that_is_many_or_none() -> None:
         ("DDR5 89.6 GB/s", "cpu", 89.6e9, 89.6e9),
         ("MacBook Pro M4 Max", "metal", 400e9, 550e9),
         ("Adreno (TM) 830", "opencl", 60e9, 100e9),
+        ("AMD Ryzen 5 5600X", "cpu", 50e9, 52e9),
+        ("Orange Pi 5 Plus (RK3588)", "cpu", 34e9, 35e9),
+        ("AMD EPYC-Genoa (8 vCPU VM)", "cpu", 40e9, 80e9),
+        ("AMD EPYC 9B14", "cpu", 400e9, 500e9),
+        ("Intel Xeon (Sapphire Rapids, 8 vCPU VM)", "cpu", 40e9, 80e9),
+        ("Snapdragon X Elite (Hexagon)", "hexagon", 60e9, 140e9),
     ],
 )
 def test_devices_beside_the_table_are_what_their_name_says(
@@ -244,6 +253,9 @@ def test_a_size_beside_the_bandwidth_is_memory() -> None:
         ("AMD Radeon Graphics (gfx1201)", 430e9, 650e9),
         ("gfx1100", 570e9, 970e9),
         ("gfx1201 12 GB", 430e9, 440e9),
+        ("AMD Radeon Graphics (RADV GFX1103_R1)", 85e9, 95e9),
+        ("AMD Radeon Graphics (RADV PHOENIX)", 85e9, 95e9),
+        ("AMD Radeon RX 6800 XT (RADV NAVI21)", 510e9, 515e9),
         ("AMD Radeon RX 7900 XTX (gfx1100)", 950e9, 970e9),
     ],
 )

@@ -25,6 +25,7 @@ def speed(model: str, device: str, **more: object) -> float:
         ("hip 8060S", "AMD Ryzen AI Max+ 395 / Radeon 8060S (Strix Halo)", "rocm"),
         ("Snapdragon 8 Gen 3 OpenCL", "Qualcomm Adreno 750 (Snapdragon 8 Gen 3)", "opencl"),
         ("M2 Max CPU only", "M2 Max", "cpu"),
+        ("Apple M4 Pro (14-core CPU, 20-core GPU)", "Apple M4 Pro (16-core GPU)", "metal"),
         ("Qualcomm Hexagon v79 (Snapdragon 8 Elite)",) * 2 + ("hexagon",),
     ],
 )
@@ -47,6 +48,9 @@ def test_what_cannot_be_is_one_sentence(typed: str) -> None:
         ("2x RTX 3090", 2),
         ("dual RTX 3090", 2),
         ("RTX 3090 x 4", 4),
+        ("3090x2", 2),
+        ("Threadripper PRO 3975WX", 1),
+        ("AMD Radeon Pro 580X", 1),
         ("RTX 5070 Ti + RTX 5060 Ti", 2),
         ("RTX 5070 Ti, RTX 5060 Ti 16GB", 2),
         ("Radeon 890M (Ryzen AI 9 HX 370, LPDDR5X-7500)", 1),

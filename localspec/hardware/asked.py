@@ -16,7 +16,7 @@ from localspec.hardware.devices import Match, UnknownDeviceError, all_devices
 MOST = 16
 """Devices that layers are shared among, at most: libllama's own limit."""
 _BACKEND = re.compile(
-    r"\(?(?<![\w-])(?:(?:on|with|via|using) )?"
+    r"\(?(?<![\w-])(?<!core )(?:(?:on|with|via|using) )?"
     r"(cuda|metal|rocm|hip|vulkan|sycl|opencl|musa|cann|cpu)(?: (?:only|backend))?(?![\w-])\)?",
     re.IGNORECASE,
 )
@@ -25,7 +25,8 @@ _LISTED = re.compile(r",\s+(?![^()]*\))|,(?=[a-z])(?![^()]*\))", re.IGNORECASE)
 """Commas between names, not those within parentheses."""
 _COUNT = re.compile(r"(?:([1-9]\d{0,2}) ?[x\xd7] ?|(?:dual|two) )(?=[a-z\d])", re.IGNORECASE)
 _COUNT_AFTER = re.compile(
-    r" \(?(?:[x\xd7] ?([1-9]\d{0,2})|([1-9]\d{0,2}) ?[x\xd7])\)?$", re.IGNORECASE
+    r"(?: \(?(?:[x\xd7] ?([1-9]\d{0,2})|([1-9]\d?) ?[x\xd7])\)?|(?<=\d{3})[x\xd7]([2-9]))$",
+    re.IGNORECASE,
 )
 
 
@@ -68,7 +69,7 @@ def _counted(name: str, memory_bytes: int | None) -> tuple[Match, ...]:
     if before:
         number, bare = before[1] or "2", name[before.end() :]
     elif after:
-        number, bare = after[1] or after[2], name[: after.start()]
+        number, bare = after[1] or after[2] or after[3], name[: after.start()]
     else:
         return (_one(name, memory_bytes),)
     match = _one(bare, memory_bytes)

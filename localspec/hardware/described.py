@@ -6,8 +6,7 @@ intervals of processors are wide.
 
 "Vulkan GPU 300 GB/s" and "cpu 89.6 GB/s 64 GB" say their bandwidth, their backend and their memory.
 A backend that is not named is that of the maker, else Vulkan, which all makers have. Arithmetic is
-known of few of them. "gfx1201", the target that AMD's compiler and drivers name, is any card that
-has it (LLVM's AMDGPUUsage). A device for which llama.cpp has no backend is told as such, whatever
+known of few of them. A device for which llama.cpp has no backend is told as such, whatever
 else is said of it.
 """
 
@@ -28,10 +27,9 @@ from localspec.hardware.devices import (
     UnknownDeviceError,
     all_devices,
     find_device,
-    listed,
-    match_reported,
 )
 from localspec.hardware.modules import Modules
+from localspec.hardware.targets import cards_of_target
 
 _AROUND = re.compile(
     r"\((?:r|tm)\)|\bmac ?book\b( pro\b| air\b)?|\bmac (mini|studio|pro)\b|\bimac\b"
@@ -55,39 +53,6 @@ _BACKENDS: tuple[tuple[str, str], ...] = (
 """The first pattern that a name has decides."""
 USUAL_BACKEND = "vulkan"
 SLOWEST = 1e9
-_TARGET = re.compile(r"\bgfx([\da-f]{3,4})\b")
-_CARDS_OF_TARGET: dict[str, str] = {
-    "803": r"rx (4[678]0|5[5-9]0)\b|r9 (nano|fury)|mi[68]$|pro wx [457]1",
-    "900": r"vega (56|64|frontier)|mi25$|pro wx [89]",
-    "906": r"radeon vii|pro v(ega )?ii|mi[56]0$",
-    "908": r"mi100",
-    "90a": r"mi2[15]0",
-    "90c": r"renoir",
-    "942": r"mi3[02]",
-    "950": r"mi35",
-    "1010": r"rx 5[67]00|w5700|pro 5700",
-    "1011": r"pro v520|pro 5600m",
-    "1012": r"rx 5[35]00|pro 5[35]00",
-    "1013": r"bc-250",
-    "1030": r"rx 6([89]\d0|800 |900 )|rx 6800$|w6[89]00|v620",
-    "1031": r"rx 6(700|7[05]0 |700 |800m|850m)",
-    "1032": r"rx 6(600|650|700s|800s)|w6600",
-    "1033": r"van gogh",
-    "1034": r"rx 6([345]\d0)|w6[34]00",
-    "1035": r"6[68]0m",
-    "1036": r"610m",
-    "1100": r"rx 7900|w7[89]00",
-    "1101": r"rx 7(700|800)(?!s)|w7700|v710",
-    "1102": r"rx 7([46]\d0|700s)|w7[56]00",
-    "1103": r"7[468]0m",
-    "1150": r"8[89]0m",
-    "1152": r"8[46]0m",
-    "1200": r"rx 9060",
-    "1201": r"rx 9070|r9[67]00",
-}
-"""By what their names have in the table."""
-MOST_APART = 2.0
-"""In bandwidth or arithmetic, of the cards of one target for which one interval is an answer."""
 _NPU = r"\bnpu\b|neural engine|\bxdna|\bdla\b|coral|hailo|movidius"
 _WITHOUT_BACKEND = re.compile(
     rf"gaudi|\bhl-?\d{{3}}|\btpu\b|{_NPU}|inferentia|trainium|neuron|cerebras|\bwse\b|groq|\blpu\b"
@@ -110,8 +75,8 @@ def device_meant(name: str, memory_bytes: int | None = None, backend: str | None
         )
     if found := _described(name):
         return Match((found,))
-    if (target := _TARGET.search(lowered)) and target[1] in _CARDS_OF_TARGET:
-        return _of_target(target[1], lowered, memory_bytes)
+    if found := cards_of_target(lowered, memory_bytes):
+        return found
     try:
         return find_device(name, memory_bytes, backend)
     except UnknownDeviceError:
@@ -127,24 +92,6 @@ def device_meant(name: str, memory_bytes: int | None = None, backend: str | None
                 " name under which the card or processor is sold"
             ) from None
         raise
-
-
-def _of_target(target: str, lowered: str, memory_bytes: int | None) -> Match:
-    """The cards of a compiler's target, the middle one first; UserError where they differ by too
-    much for one answer."""
-    pattern, rest = _CARDS_OF_TARGET[target], _TARGET.sub(" ", lowered)
-    amd = [device for device in all_devices() if device.name.startswith("AMD")]
-    cards = [device for device in amd if re.search(pattern, device.name.lower())]
-    named = [d for d in match_reported(rest, memory_bytes=memory_bytes).candidates if d in cards]
-    sizes = [memory_bytes] if memory_bytes else [int(n) * GIB for n in _MEMORY.findall(rest)]
-    found = named or [d for d in cards if sizes and sizes[0] in d.memory_bytes] or cards
-    found.sort(key=lambda device: device.bandwidth_bytes_per_s)
-    rates = [device.bandwidth_bytes_per_s for device in found]
-    flops = [device.fp16_flops_per_s or 0.0 for device in found]
-    if rates[-1] > MOST_APART * rates[0] or max(flops) > MOST_APART * min(flops):
-        raise UserError(f"gfx{target} can be {listed(found)}: give the card's name")
-    middle = found.pop(len(found) // 2)
-    return Match((middle, *found))
 
 
 def _described(name: str) -> Device | None:

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any, Self
 
 from localspec.errors import HardwareError, UserError
+from localspec.hardware.spelling import of_laptop, pattern_of, pieces_of, words_of
 
 GIB = 2**30
 
@@ -176,7 +177,7 @@ NEAR, NEAR_FLOPS = 1.25, 1.35
 one name with other coolers, plugs or sizes of memory."""
 
 _SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
-_CORES = re.compile(r"(\d+)(?:-?cores?)?")
+_CORES = re.compile(r"(\d+)(?:-?cores?|c)?")
 _SPACED_UNIT = re.compile(r"(\d+)\s+(gib|gb|cores?)\b")
 _BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ ?GB\b")
 
@@ -199,7 +200,7 @@ def find_device(name: str, memory_bytes: int | None = None, backend: str | None 
     lowered = " ".join(name.lower().split())
     exact = [device for device in all_devices() if device.name.lower() == lowered]
     reported = list(match_reported(lowered).candidates)
-    found = exact or _meant(lowered) or reported or _meant(_of_laptop(lowered))
+    found = exact or _meant(lowered) or reported or _meant(of_laptop(lowered))
     if reported and set(reported) < set(found):
         found = reported
     if not found:
@@ -218,24 +219,16 @@ def _meant(lowered: str) -> list[Device]:
     words = [word for word in words if word]
     found = [d for d in all_devices() if words and all(_has(d, word) for word in words)]
     found = found or _glued(words)
-    given = set(words) | _pieces(lowered) | _BRANDS
+    given = set(words) | pieces_of(lowered) | _BRANDS
     given |= _SERIES if re.search(r"\d", lowered) else set()
-    plain = [d for d in found if not _words(_BINS.sub("", d.name)) - given]
+    plain = [d for d in found if not words_of(_BINS.sub("", d.name)) - given]
     graphics = [device for device in found if device.kind != "cpu"]
     return plain or graphics or found
 
 
-def _of_laptop(lowered: str) -> str:
-    """What is called Laptop GPU; drivers name GTX in laptops as cards."""
-    if "gtx" in lowered:
-        return re.sub(r"\b(laptop|mobile|notebook)( gpu)?\b|(?<=\d)m\b", "", lowered)
-    named = re.sub(r"\b(mobile|notebook|max-?q)\b", "laptop", lowered)
-    return re.sub(r"(\brtx ?\d{4}(?: ?ti)?)m\b", r"\1 laptop", named)
-
-
 def _of_one_maker(found: list[Device]) -> list[Device]:
     """Whose name says least beside what was typed: "M4" is Apple's and not Tesla M4."""
-    first = min(found, key=lambda device: len(_words(_BINS.sub("", device.name))))
+    first = min(found, key=lambda device: len(words_of(_BINS.sub("", device.name))))
     return [device for device in found if device.name.split()[0] == first.name.split()[0]]
 
 
@@ -249,22 +242,15 @@ def _has(device: Device, word: str) -> bool:
 
 
 def _glued(words: list[str]) -> list[Device]:
-    """For "rtx4090", "m4max" and "h100 sxm": letters and digits apart."""
+    """For "rtx4090", "m4max" and "h100 sxm": letters and digits apart, but in their order."""
     sizes = [word for word in words if _SIZE.fullmatch(word)]
-    pieces = _pieces(" ".join(word for word in words if word not in sizes))
+    patterns = [pattern_of(word) for word in words if word not in sizes]
     return [
         device
         for device in all_devices()
-        if pieces and pieces <= _pieces(device.name) and all(_has(device, s) for s in sizes)
+        if patterns and all(re.search(text, device.name.lower()) for text in patterns)
+        if all(_has(device, size) for size in sizes)
     ]
-
-
-def _pieces(name: str) -> set[str]:
-    return set(re.findall(r"[a-z]+|\d+", name.lower()))
-
-
-def _words(name: str) -> set[str]:
-    return set(re.split(r"[\s(),/]+", name.lower())) - {""}
 
 
 def _chip(device: Device) -> str:

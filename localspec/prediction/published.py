@@ -6,6 +6,7 @@ device's bandwidth or arithmetic gives times a factor fitted to llama.cpp runs t
 cost elsewhere. Drivers, power limits and heat are unknown: they are in the interval.
 """
 
+import re
 from dataclasses import dataclass, replace
 from math import log
 from typing import Self
@@ -35,6 +36,8 @@ from localspec.prediction.rates import (
 
 WHOLE_PROMPT = 512
 """Tokens of nearly all published prompts."""
+_LAPTOP = re.compile(r"\blaptop\b|\bmobile\b|(?<!blackwell )max-q")
+"""RTX PRO Blackwell Max-Q are cards for desktops, whose limit of 300 W is in their figures."""
 UNKNOWN_FLOPS = 3.0
 """By what factor a device's arithmetic may be off that is taken for what others have beside as much
 bandwidth: four fifths of public processors lie within it."""
@@ -156,5 +159,5 @@ def circumstances(device: Device, backend: str) -> RunConditions:
         fp32_flops_per_s=fp32 or (fp16 / 2 if fp16 else usual),
         fp16_flops_per_s=fp16,
         chip=chip_of(device.name) if device.kind == "cpu" else device.name,
-        is_laptop=any(word in device.name.lower() for word in ("laptop", "mobile", "max-q")),
+        is_laptop=bool(_LAPTOP.search(device.name.lower())),
     )

@@ -16,6 +16,7 @@ from research.efficiency.power import share_left
 from research.efficiency.shapes import Shape
 
 from localspec.errors import UserError
+from localspec.forecast.named_machine import memory_of
 from localspec.hardware.described import (
     FAST_FIRST,
     chip_of,
@@ -33,6 +34,7 @@ GIB = 2**30
 # Names that sources give to devices without saying which of several they are.
 ALIASES = {
     "NVIDIA H100": "NVIDIA H100 SXM5 80 GB",
+    "NVIDIA H100 80GB": "NVIDIA H100 SXM5 80 GB",
     "NVIDIA H100 80 GB": "NVIDIA H100 SXM5 80 GB",
     "NVIDIA Tesla V100": "NVIDIA Tesla V100 SXM2 16 GB",
     "NVIDIA Tesla P100": "NVIDIA Tesla P100 PCIe 16 GB",
@@ -80,7 +82,7 @@ def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Plac
     if row["backend"] == "cpu":
         return _processor(row, notes, kind, shape)
     cores = number(notes.get("gpu_cores")) or _said_cores(row["device"])
-    memory = number(notes.get("accel_ram")) or notes.memory_gb
+    memory = number(notes.get("accel_ram")) or notes.memory_gb or _said_gb(row["device"])
     backend = row["backend"]
     match = match_of(_ADDITION.sub("", row["device"]), cores, memory, backend)
     inside = re.search(r"\(([^()]+)\)", row["device"])
@@ -97,7 +99,7 @@ def place_of(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Plac
         chip=match.device.name,
         circumstances=_by_source(known, row, notes, shape),
         bandwidth_range=(left * least, left * most),
-        memory_bytes=None if backend == "metal" else max(match.device.memory_bytes, default=None),
+        memory_bytes=None if backend == "metal" else memory_of(match),
     )
 
 
@@ -157,7 +159,12 @@ def _processor(row: dict[str, str], notes: Notes, kind: str, shape: Shape) -> Pl
 
 
 def _said_cores(name: str) -> float | None:
-    found = re.search(r"(\d+)-core GPU", name)
+    found = re.search(r"(\d+)(?:-core GPU| GPU cores|-core\))", name)
+    return float(found[1]) if found else None
+
+
+def _said_gb(name: str) -> float | None:
+    found = re.search(r"(?<![\d.])(\d+) ?GB(?!/s)\b", name)
     return float(found[1]) if found else None
 
 

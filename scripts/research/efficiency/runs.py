@@ -203,7 +203,7 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
     checks = (
         (not decode and not prefill, "another kind of test"),
         (not speed, "no speed"),
-        (notes.n_devices > 1 or " + " in row["device"], "several devices"),
+        (notes.n_devices > 1 or _names_several(row), "several devices"),
         (notes.is_speculative, "speculative"),
         (notes.is_partly_offloaded, "partly on the processor"),
         (backend is None, "backend not known"),
@@ -240,6 +240,14 @@ def _run(row: dict[str, str], min_gib: float, index: int) -> Run | str:
         cache_bits=sum(CACHE_BITS.get(name, 16.0) for name in notes.cache_types) / 2,
     )
     return _checked(run)
+
+
+def _names_several(row: dict[str, str]) -> bool:
+    """Sockets of processors are one device."""
+    counted = re.search(
+        r"^[2-9] ?[x\xd7] ?(?=[a-z])|(?<![a-z])[x\xd7] ?[2-9]$", row["device"].lower()
+    )
+    return " + " in row["device"] or bool(counted and row["backend"] != "cpu")
 
 
 def _checked(run: Run) -> Run | str:

@@ -33,9 +33,19 @@ EXPERTS_USED, EXPERT_SHARE = 0.65, 0.94
 """Of a mixture that is not in the table: of its active weights those in experts, of all weights."""
 MIXTURE = re.compile(
     r"\d+b[- .]?a\d|\d+x\d+b|\bmoe\b|gpt.oss|mixtral|scout|maverick|\bglm 4\.[567](?! 9)"
-    r"|dots\.llm|minimax|deepseek (v[23]|r1$|r1 0|coder v2)|hunyuan a|\bling\b|kimi|\ba\d+b\b"
-    r"|trinity mini|laguna|olmoe|ernie 4\.5 21b|next 80b|nemotron 3 super"
+    r"|dots\.llm|minimax|deepseek (v[234]|r1$|r1 0|coder v2)|hunyuan a|\bling\b|kimi|\ba\d+b\b"
+    r"|trinity (mini|large)|laguna|olmoe|ernie 4\.5 21b|next 80b|coder next"
+    r"|nemotron 3 (super|ultra)|\bglm 5|mistral small 4|step 3\.5|granite 4\.\d h (small|tiny)"
+    r"|solar open|mimo v2|intellect 3|\bring (mini|flash)"
 )
+ACTIVE_B = (
+    (r"\bglm 5", 40.0), (r"deepseek v4 flash", 13.0), (r"deepseek v4 pro", 49.0),
+    (r"mistral small 4", 6.5), (r"step 3\.5", 11.0), (r"solar open 100b", 12.0),
+    (r"mimo v2 flash", 15.0), (r"trinity large", 13.0), (r"intellect 3", 12.0),
+    (r"nemotron 3 ultra", 50.0), (r"ling flash|ring flash", 6.1),
+)  # fmt: skip
+"""10^9 weights that a token uses, of mixtures whose names do not say it: their makers' cards,
+recalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +183,8 @@ def _usual(name: str, n_params: float) -> Shape:
 def _as_mixture(shape: Shape, name: str) -> Shape:
     """By the active weights in its name, else a tenth."""
     said = re.search(r"a(\d+(?:\.\d+)?)b", name)
-    active = float(said[1]) * 1e9 if said else 0.1 * shape.n_params
+    known = next((n for pattern, n in ACTIVE_B if re.search(pattern, name)), None)
+    active = (float(said[1]) if said else known or 0.1 * shape.n_params / 1e9) * 1e9
     experts = EXPERT_SHARE * shape.n_params
     share = min(0.9, EXPERTS_USED * active / experts)
     n_layers, n_embd = (48, 2048) if active < 6e9 else (60, 4096)
