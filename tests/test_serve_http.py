@@ -396,8 +396,12 @@ def test_a_late_offer_of_another_protocol_is_told_to_have_cost_the_body(server: 
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.request("GET", "/v1/models")
     connection.getresponse().read()
-    connection.request("POST", CHAT, body, JAVAS)
-    answer = connection.getresponse()
+    lines = [f"POST {CHAT} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in JAVAS.items()]
+    # At once: a body that comes later is taken for a request.
+    connection.sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+    answer = http.client.HTTPResponse(connection.sock)
+    answer.begin()
     sentence = json.loads(answer.read())["error"]["message"]
     assert (answer.status, "speak HTTP/1.1" in sentence) == (400, True)
     connection.close()
