@@ -29,7 +29,7 @@ from localspec.prediction.host_memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
 from localspec.session import automatic, fastest, lighter, placing
-from localspec.session.asking import Expected
+from localspec.session.asking import USUAL_DEPTH, Depths, Expected
 from localspec.session.automatic import chosen_plan
 from localspec.session.config import SessionConfig, session_config
 from localspec.session.fastest import FastestHere, main_heads, main_type
@@ -89,6 +89,16 @@ def test_the_kernel_follows_the_depth(facts: ModelFacts) -> None:
         assert found.settings.flash_attn == kernel
         assert len(reasons) == (kernel == "off")
     assert "4,000 tokens deep" in reasons[0]
+
+
+def test_what_servers_saw_is_expected_of_the_next_one() -> None:
+    """A word or two say little; many answers say all, and a later use replaces an earlier one."""
+    few, short, deep = (Depths(n, n * depth) for n, depth in ((10, 50), (1e5, 100), (1e5, 3000)))
+    assert Depths().expected(1) == Expected(USUAL_DEPTH, 1)
+    assert few.expected(1).depth > 0.9 * USUAL_DEPTH
+    assert short.expected(1).depth < 120
+    assert (short + deep + deep + deep).expected(1).depth > 2500
+    assert (deep + short + short + short).expected(1).depth < 500
 
 
 def test_the_plain_kernel_pays_for_what_others_have_in_the_cells(facts: ModelFacts) -> None:
