@@ -233,8 +233,8 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
             notify(_ready(session, flags, listeners[0].getsockname()[1]))
             with live_line(lambda: _live(desk, resident)) as end:
                 server.serve(listeners, lambda: _closing(end))
-            with suppress(OSError):  # what is not kept is learned again
-                kept.save(before + desk.metrics.depths)
+            with suppress(OSError):  # beside what other servers kept meanwhile
+                kept.save((kept.load() or Depths()) + desk.metrics.depths)
 
 
 def _for(depths: "Depths", config: "SessionConfig") -> "SessionConfig":
