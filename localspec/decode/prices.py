@@ -36,6 +36,8 @@ class PassPrices:
         self.plain_s, self.token_s, self.unit, self._least = 0.0, 0.0, 1.0, 0.0
         self.other_s, self.limit_s = 0.0, inf
         self.hoped_s, self.doubt_s = list[float](), list[float]()
+        self.can_pay = True
+        """Whether drafts would pay that are accepted whole."""
 
     def look(self, n: int, n_other_rows: int, depth: int) -> bool:
         """Go on to a pass; whether prices were looked up again."""
@@ -54,12 +56,8 @@ class PassPrices:
         self.doubt_s = [0.0] * len(self.hoped_s)
         prices = enumerate(self.with_rows_s(1, n * self._max_draft), 1)
         self._least = min([(s / self.plain_s - 1) * n / b for b, s in prices], default=inf)
+        self.can_pay = self._least < 1
         return True
-
-    @property
-    def can_pay(self) -> bool:
-        """Whether drafts would pay that are accepted whole."""
-        return self._least < 1
 
     def may_pay(self, chance: float) -> bool:
         """Whether drafts may pay no token of which is likelier than this."""
