@@ -7,9 +7,19 @@ at their frames.
 import codecs
 from collections.abc import Mapping, Sequence
 
-from localspec.dialogue.frame import FRAME, ROLE, Frame, n_header, n_spoken
 from localspec.dialogue.markers import Kind
-from localspec.dialogue.markup import EVERY, UNOPENED, AnswerPart, Markup, Opening
+from localspec.dialogue.markup import (
+    EVERY,
+    FRAME,
+    ROLE,
+    UNOPENED,
+    AnswerPart,
+    Frame,
+    Markup,
+    Opening,
+    n_header,
+    n_spoken,
+)
 from localspec.dialogue.split import Marks, SectionSplitter, Splitter, marks_of
 from localspec.engine.vocabulary import Vocabulary
 

@@ -13,7 +13,7 @@ from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
 from localspec.dialogue.parser import AnswerParser
-from localspec.dialogue.tool_calls import calls_of
+from localspec.dialogue.tools import calls_of
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
 from localspec.hardware.energy import Meter
