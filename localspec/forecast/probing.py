@@ -9,8 +9,7 @@ from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
 from localspec.errors import UserError
-from localspec.forecast.machine import MachineChoice, PredictedMachine
-from localspec.forecast.several import Peer, Peers
+from localspec.forecast.machine import MachineChoice, Peer, Peers, PredictedMachine
 from localspec.hardware.detect import processor_features
 from localspec.hardware.machine import Reported
 from localspec.hardware.probe_results import ProbeNeeds

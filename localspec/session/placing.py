@@ -15,8 +15,7 @@ from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.engine.workers import Worker, addresses_of, check_types, devices_of
 from localspec.errors import UserError
-from localspec.forecast.machine import Rates, rates_for
-from localspec.forecast.several import CLEARLY, Peer, Peers
+from localspec.forecast.machine import CLEARLY, Peer, Peers, Rates, rates_for
 from localspec.hardware.machine import Reported
 from localspec.hardware.probe_results import Probe
 from localspec.model.facts import ModelFacts
