@@ -92,14 +92,16 @@ class Splitter:
         self._text += text
         while self._text and self._advance():
             pass
-        return self._taken()
+        parts, self._parts = self._parts, []
+        return parts
 
     def finish(self) -> list[AnswerPart]:
         """What was held back: the answer is over."""
         if self._text:
             self._end()
         self._skip(len(self._text))
-        return self._taken()
+        parts, self._parts = self._parts, []
+        return parts
 
     def _advance(self) -> bool:
         """Pass the first mark, or what is certain; whether more can be."""
@@ -152,10 +154,6 @@ class Splitter:
             self._mark_tokens.discard(self._starts.popleft())
             if kind is not None:
                 self.n_tokens[kind] += 1
-
-    def _taken(self) -> list[AnswerPart]:
-        parts, self._parts = self._parts, []
-        return parts
 
 
 class SectionSplitter(Splitter):
