@@ -107,7 +107,7 @@ class Settings:
     )  # fmt: skip
     ubatch: int = row(
         512, "Tokens of a micro-batch.", Whole(32, 4096), "micro-batches of {}", short="ub",
-        aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False,
+        aliases=("-ub", "--ubatch-size"), was=("n_batch",), is_exact=False, is_automatic=True,
     )  # fmt: skip
     cpu_moe: int = row(
         0, "Keep the experts of the first N layers on the CPU; 0: those that GPUs do not hold.",

@@ -28,15 +28,16 @@ from localspec.model.synthetic import write_random_model
 from localspec.prediction.host_memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
-from localspec.session import automatic, placing
-from localspec.session.asking import Expected
-from localspec.session.automatic import FastestHere, chosen_plan, main_heads, main_type
+from localspec.session import automatic, fastest, placing
+from localspec.session.asking import USUAL_DEPTH, Depths, Expected
+from localspec.session.automatic import chosen_plan
 from localspec.session.config import SessionConfig, session_config
+from localspec.session.fastest import FastestHere, main_heads, main_type
 from localspec.session.loading import EnginePlan, checked_facts
 from localspec.session.offer import lighter_weights, offer, offer_weights, offered, slower_prompts
 from localspec.settings import ROWS, Settings
 
-OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap"})
+OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap", "ubatch"})
 FUSED = AttentionWay(True, "f16", 4e-4, 4e-3, 4e-5, 4e-4)
 PLAIN = AttentionWay(False, "f16", 12e-4, 2e-3, 12e-5, 2e-4)
 """It costs more at first and less behind a text."""
@@ -90,6 +91,16 @@ def test_the_kernel_follows_the_depth(facts: ModelFacts) -> None:
     assert "4,000 tokens deep" in reasons[0]
 
 
+def test_what_servers_saw_is_expected_of_the_next_one() -> None:
+    """A word or two say little; many answers say all, and a later use replaces an earlier one."""
+    few, short, deep = (Depths(n, n * depth) for n, depth in ((10, 50), (1e5, 100), (1e5, 3000)))
+    assert Depths().expected(1) == Expected(USUAL_DEPTH, 1)
+    assert few.expected(1).depth > 0.9 * USUAL_DEPTH
+    assert short.expected(1).depth < 120
+    assert (short + deep + deep + deep).expected(1).depth > 2500
+    assert (deep + short + short + short).expected(1).depth < 500
+
+
 def test_the_plain_kernel_pays_for_what_others_have_in_the_cells(facts: ModelFacts) -> None:
     """It computes all cells for each reply: what one gains behind a long text, many lose."""
     alone = choice(facts, SAME, 1000)
@@ -97,6 +108,24 @@ def test_the_plain_kernel_pays_for_what_others_have_in_the_cells(facts: ModelFac
     for users, kernel in (({"kv_unified": True}, "auto"), ({}, "off")):
         many = replace(alone, config=config(n_sequences=4, **users))
         assert many.of(OPEN)[0].settings.flash_attn == kernel
+
+
+@pytest.mark.parametrize(
+    ("window", "n_scored", "is_small"),
+    [(512, 1, True), (512, 200, False), (None, 1, False), (100_000, 1, False)],
+)
+def test_a_prompt_is_read_in_small_batches_where_layers_slide(
+    facts: ModelFacts, window: int | None, n_scored: int, is_small: bool
+) -> None:
+    """A row attends to its window and to all rows of its pass, seen or not."""
+    sliding = replace(
+        facts, layers=tuple(replace(each, window_tokens=window) for each in facts.layers)
+    )
+    one = choice(sliding, SAME, 1000)
+    one = replace(one, config=replace(one.config, n_outputs=n_scored))
+    found, reasons = one.of(OPEN - {"flash_attn"})
+    assert (found.settings.ubatch < config().settings.ubatch) is is_small
+    assert any("in long prompts" in each for each in reasons) is is_small
 
 
 def test_decoding_and_prompts_have_their_own_threads(facts: ModelFacts) -> None:
@@ -147,7 +176,7 @@ def test_weights_are_not_read_without_room(
     repacking(False)
     rows = (WeightsWay(False, 4, 2.0, 1.0, 0.0, True), WeightsWay(False, 4, 1.0, 1.0, 0.0))
     assert not choice(facts, rows).of(OPEN)[0].settings.mmap
-    monkeypatch.setattr(automatic, "available_memory_bytes", lambda: facts.weight_bytes)
+    monkeypatch.setattr(fastest, "available_memory_bytes", lambda: facts.weight_bytes)
     assert choice(facts, rows).of(OPEN)[0].settings.mmap
 
 
@@ -295,7 +324,7 @@ def test_flags_profiles_and_a_variable_close_what_is_open(monkeypatch: pytest.Mo
     assert session_config(name, nothing).open == everything == OPEN
     assert not session_config(name, nothing, is_auto=False).open
     given = session_config(name, nothing, frozenset({"repack", "threads"})).open
-    assert given == {"flash_attn", "mmap"}
+    assert given == {"flash_attn", "mmap", "ubatch"}
     assert session_config(name, Settings(draft="none", flash_attn="on")).open == OPEN - {
         "flash_attn"
     }

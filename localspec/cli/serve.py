@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from localspec.serve.desk import Desk
     from localspec.serve.resident import Resident
     from localspec.serve.server import Load
+    from localspec.session.asking import Depths, SessionConfig
     from localspec.session.session import Session
 
 SERVER = "Server"
@@ -203,12 +203,14 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
     from localspec.serve.asked import NO_SHIFT, check_defaults
-    from localspec.session.asking import Expected
+    from localspec.session.asking import Depths
 
     if flags.context_shift:
         raise UserError(f"--context-shift is not supported: {NO_SHIFT}")
-    config = replace(engine.session_config(model), expected=Expected(n_texts=MANY))
+    config = engine.session_config(model)
     config = config.with_settings(n_sequences=flags.parallel, kv_unified=True)
+    kept = Depths.kept(config.model)
+    before = kept.load() or Depths()
     from localspec.serve.resident import Resident
     from localspec.serve.server import LOOPBACK, Running, desk_of, listening
     from localspec.session.session import Session
@@ -217,8 +219,12 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     how: Any = {"verify": engine.verify, "defaults": defaults}
     with listening(hosts, flags.port) as listeners:
         with progress("loading") as on_progress:
-            session = Session.open(config, notify, on_progress, talks=True)
-        again = partial(Session.open, config, silent, talks=True)
+            session = Session.open(_for(before, config), notify, on_progress, talks=True)
+
+        def again() -> Session:
+            asked = _for(before + desk.metrics.depths, config)
+            return Session.open(asked, silent, talks=True)
+
         with closing(Resident(session, again, flags.idle_s)) as resident:
             desk = desk_of(session, flags.load)
             server = Running(session, desk, flags.http(session), resident, **how)
@@ -227,6 +233,13 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
             notify(_ready(session, flags, listeners[0].getsockname()[1]))
             with live_line(lambda: _live(desk, resident)) as end:
                 server.serve(listeners, lambda: _closing(end))
+            with suppress(OSError):  # what is not kept is learned again
+                kept.save(before + desk.metrics.depths)
+
+
+def _for(depths: "Depths", config: "SessionConfig") -> "SessionConfig":
+    """Settings that are fastest for texts of these depths."""
+    return replace(config, expected=depths.expected(MANY))
 
 
 def _closing(end: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from operator import sub
 
 from localspec.hardware.energy import Meter
 from localspec.serve.messages import Account, Pass
+from localspec.session.asking import Depths
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper borders of the bins of a histogram: waits."""
@@ -67,6 +68,7 @@ class Metrics:
     n_cached: int = 0
     n_predicted: int = 0
     n_longest: int = 0
+    depths: Depths = field(default_factory=Depths)
     prompt_s: float = 0.0
     predicted_s: float = 0.0
     n_drafts: int = 0
@@ -103,6 +105,8 @@ class Metrics:
         self.n_cached += account.n_cached
         self.n_predicted += account.n_tokens
         self.n_longest = max(self.n_longest, account.n_prompt + account.n_tokens)
+        middle = account.n_prompt + account.n_tokens / 2
+        self.depths += Depths(account.n_tokens, account.n_tokens * middle)
         self.prompt_s += timings.prefill_s or 0.0
         self.predicted_s += timings.decode_s or 0.0
         self.n_drafted += stats.drafted

@@ -21,16 +21,19 @@ from localspec.registry.resolve import NotHereError, is_one_file, resolve
 from localspec.session.drafting import chosen_draft
 from localspec.session.profile import with_profile
 from localspec.settings import AUTO, NONE, OWN, Settings, Speculation
+from localspec.store import Kept
 
-CHARACTERS, USUAL_ANSWER = 4.0, 512
-"""Of a token, and tokens of an answer whose length nobody limits."""
+CHARACTERS, USUAL_ANSWER, USUAL_DEPTH = 4.0, 512, 1024
+"""Of a token; tokens of an answer whose length nobody limits, and before the middle of one."""
+UNSURE_TOKENS, LASTING_TOKENS = 500, 20_000
+"""Of answers before their depth counts as much as the usual one, and of those that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
     """How a session will be used: `n_texts` texts that end `depth` tokens deep in the context."""
 
-    depth: int = 1024
+    depth: int = USUAL_DEPTH
     n_texts: int = 8
 
     @classmethod
@@ -38,6 +41,30 @@ class Expected:
         """Texts of some characters and the middle of their answers; None: as long as usual."""
         answer = USUAL_ANSWER if n_answer is None else n_answer
         return cls(int(n_characters / CHARACTERS) + answer // 2, n_texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """Tokens that were answered, and the sum of how deep in its text each stood."""
+
+    n_tokens: float = 0.0
+    summed: float = 0.0
+
+    @classmethod
+    def kept(cls, model: Path) -> "Kept[Depths]":
+        """Those of a model's answers by servers before."""
+        return Kept.of(cls, "depths", str(model.resolve()))
+
+    def __add__(self, other: "Depths") -> "Depths":
+        """Of both; the older ones fade, so that another use shows within thousands of tokens."""
+        n_tokens, summed = self.n_tokens + other.n_tokens, self.summed + other.summed
+        share = min(1.0, LASTING_TOKENS / n_tokens) if n_tokens else 1.0
+        return Depths(share * n_tokens, share * summed)
+
+    def expected(self, n_texts: int) -> Expected:
+        """The use to be expected: few answers say little."""
+        usual = USUAL_DEPTH * UNSURE_TOKENS + self.summed
+        return Expected(round(usual / (UNSURE_TOKENS + self.n_tokens)), n_texts)
 
 
 Fetch = Callable[[str], Path]

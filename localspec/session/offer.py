@@ -27,7 +27,7 @@ from localspec.registry.catalog import Entry, load_catalog
 from localspec.registry.resolve import hub_name
 from localspec.registry.variants import goes_beside, model_of, quantization_of
 from localspec.session.asking import SessionConfig
-from localspec.session.automatic import FastestHere
+from localspec.session.fastest import FastestHere
 from localspec.session.loading import EnginePlan, checked_facts
 from localspec.store import hashed
 

@@ -29,6 +29,7 @@ from localspec.model.synthetic import Shape, write_random_model
 from localspec.serve.messages import END, Done, Event, Wishes
 from localspec.serve.order import Orders
 from localspec.serve.server import desk_of
+from localspec.session.asking import USUAL_DEPTH, Depths
 from localspec.session.config import SessionConfig
 from localspec.session.session import Session
 
@@ -313,6 +314,10 @@ def test_the_command_serves_until_it_is_told_to_stop(localspec_home: Path, numbe
         assert "closing" in server.stderr.read()
         assert server.stdout.read() == ""
         assert server.wait(30) == 0
+    depths = Depths.kept(smollm2()).load()
+    assert depths
+    assert depths.n_tokens >= 24
+    assert depths.expected(1).depth < USUAL_DEPTH
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,9 @@ from localspec.engine.timing import Timer, there_and_back
 from localspec.hardware.energy import Meter
 from localspec.notify import silent
 from localspec.session.asking import Expected
-from localspec.session.automatic import chosen_plan, repacks_here
+from localspec.session.automatic import chosen_plan
 from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.fastest import repacks_here
 from localspec.session.loading import EnginePlan, sound_plan
 from localspec.session.session import Session
 from localspec.settings import Settings
@@ -129,8 +130,9 @@ def _least(timers: dict[Loaded, Timer], depth: int) -> dict[Key, float]:
 def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
     """Decoding and prompts beside llama-bench, each in several processes of their own.
 
-    Weights are mapped or read as the automatic choice has it; llama-bench maps them. Which pages a
-    process gets decides as much as what it runs, so each measures once.
+    Weights are mapped or read, and micro-batches as long, as the automatic choice has it;
+    llama-bench maps them. Which pages a process gets decides as much as what it runs, so each
+    measures once. Both read a prompt once before, as llama-bench does by itself.
     """
     config = SessionConfig.of(named(model), spec="none", threads=max(thread_counts()))
     chosen = _chosen(sound_plan(config, silent), config, min(DEPTHS[1:])).settings
@@ -145,7 +147,8 @@ def plain_rows(model: str, llama_bench: str) -> Iterator[Row]:
         theirs, ours = list[float](), list[float]()
         for is_ours in (False, True, True, False) * PLAIN_ROUNDS:
             if is_ours:
-                ours += _localspec_tps(config.with_settings(mmap=chosen.mmap), work)
+                own = config.with_settings(mmap=chosen.mmap, ubatch=chosen.ubatch)
+                ours += _localspec_tps(own, work)
             else:
                 theirs += _llama_bench_tps(model, work, llama_bench)
         mid, other = statistics.median(ours), statistics.median(theirs)
@@ -161,11 +164,11 @@ PLAIN_ROUNDS = 3
 
 
 def _localspec_tps(config: SessionConfig, work: Work) -> list[float]:
-    found = visit(Case(config, work), 1).measurement
+    found = visit(Case(config, work), 2 if work.n_prompt else 1).measurement
     if found is None:
         sys.exit("localspec could not measure")
     if work.n_prompt:
-        return [work.n_prompt / each.prefill_s for each in found.samples if each.prefill_s]
+        return [work.n_prompt / each.prefill_s for each in found.samples[1:] if each.prefill_s]
     return [each.n_tokens / each.decode_s for each in found.samples if each.decode_s]
 
 
