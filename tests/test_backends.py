@@ -5,8 +5,8 @@ from math import inf
 
 import pytest
 
-from localspec.engine import graphics
-from localspec.engine.graphics import marked, measure_backends, twins
+from localspec.engine import backends
+from localspec.engine.backends import marked, measure_backends, twins
 from localspec.hardware.machine import Reported, computing
 
 GIB = 2**30
@@ -21,7 +21,7 @@ SECONDS = {"CUDA0": 2.0, "Vulkan0": 1.5}
 @pytest.fixture(autouse=True)
 def sound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Devices that are not here cannot be tested."""
-    monkeypatch.setattr(graphics, "sound_devices", lambda devices, notify: list(devices))
+    monkeypatch.setattr(backends, "sound_devices", lambda devices, notify: list(devices))
 
 
 def used() -> list[str]:
@@ -59,7 +59,7 @@ def test_a_backend_that_cannot_be_measured_or_computes_wrongly_is_not_taken(
     times = {"CUDA0": inf, "Vulkan0": 9.0}
     measure_backends([CUDA, VULKAN], lambda message: None, lambda device: times[device.name])
     assert [device.is_twin for device in marked([CUDA, VULKAN])] == [True, False]
-    monkeypatch.setattr(graphics, "sound_devices", lambda devices, notify: [CUDA])
+    monkeypatch.setattr(backends, "sound_devices", lambda devices, notify: [CUDA])
     other = [replace(device, card="0000:03:00.0", total_bytes=GIB) for device in (CUDA, VULKAN)]
     measure_backends(other, lambda message: None, lambda device: SECONDS[device.name])
     assert [device.is_twin for device in marked(other)] == [False, True]

@@ -9,7 +9,8 @@ probes that are kept and measures none.
 
 from dataclasses import replace
 
-from localspec.engine.graphics import engine_reports, graphics, may_have_graphics, measure_backends
+from localspec.engine.backends import measure_backends
+from localspec.engine.graphics import engine_reports, graphics, may_have_graphics
 from localspec.engine.health import sound_devices
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads

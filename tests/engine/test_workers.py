@@ -24,8 +24,8 @@ from command import ANSWER, LOCALSPEC, clean_environment, localspec
 from models import smollm2
 from working import Running, free_port
 
+from localspec.engine.backends import reply_s
 from localspec.engine.base import EngineConfig, hold, rows_of
-from localspec.engine.graphics import reply_s
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.process import EngineProcess

@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from localspec.engine.graphics import marked
+from localspec.engine.backends import marked
 from localspec.engine.llama.binding import C, declare, initialise, libggml
 from localspec.engine.workers import Worker, addresses_of
 from localspec.errors import EngineError
