@@ -243,7 +243,7 @@ def tune(  # noqa: PLR0913 - one for each option
     Raises UserError, ModelError, or EngineError, also where a worker is lost. Ctrl-C ends it with
     the best proven so far.
     """
-    from localspec.tuning.apart import tune_model  # noqa: PLC0415 - and with it the benchmark
+    from localspec.tuning.search import tune_model  # noqa: PLC0415 - and with it the benchmark
     from localspec.tuning.target import Goal, GoalName  # noqa: PLC0415
 
     if goal not in get_args(GoalName):

@@ -95,14 +95,6 @@ class Sampling:
     def is_greedy(self) -> bool:
         return self.temperature <= 0
 
-    @property
-    def penalizes(self) -> bool:
-        """Whether a token's place in the history matters."""
-        is_neutral = self.repeat_penalty == 1 and not (
-            self.frequency_penalty or self.presence_penalty
-        )
-        return not is_neutral and self.repeat_last_n != 0
-
 
 SAMPLING: Mapping[str, SamplingRow] = {
     each.name: replace(

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localspec.dialogue.frame import FRAME
 from localspec.dialogue.markers import SECTIONS
-from localspec.dialogue.markup import UNOPENED, AnswerPart, Markup, Opening
+from localspec.dialogue.markup import FRAME, UNOPENED, AnswerPart, Markup, Opening
 from localspec.dialogue.parser import AnswerParser, parts_of, splitter
 from localspec.dialogue.template import ChatTemplate, Message, TemplateError
 

@@ -36,7 +36,7 @@ from localspec.dialogue.markers import THINK
 from localspec.dialogue.markup import UNOPENED, Markup
 from localspec.dialogue.parser import parts_of
 from localspec.dialogue.prompts import Prompts
-from localspec.dialogue.sections import SectionSplitter
+from localspec.dialogue.split import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
 from localspec.errors import LocalspecError, UserError

@@ -33,7 +33,7 @@ KEYS = {
     "timings": "load_s prefill_s ttft_s decode_s prefill_tps decode_tps tpot_ms",
     "speculation": "drafted accepted passes tokens_per_pass by_source decisions gain story",
 }
-SELF_TEST = "localspec.engine.llama.selftest:"
+SELF_TEST = "localspec.engine.llama.trial:"
 
 
 def ask(*options: str | Path, model: Path | None = None, **environment: str) -> Run:

@@ -19,7 +19,7 @@ GREEDY = Sampling(temperature=0)
 
 def continuation(tokens: list[int], n_tokens: int) -> list[int]:
     index = LookupIndex()
-    index.extend(tokens)
+    index.begin(tokens)
     return index.continuation(n_tokens)[0]
 
 
@@ -70,12 +70,12 @@ def test_the_index_finds_what_a_search_finds(tokens: list[int], n_tokens: int, s
 
 def test_a_longer_match_of_places_that_agree_is_a_better_one() -> None:
     """The policy learns acceptance by confidence; a copied passage is not like a common pair."""
-    index = LookupIndex()
-    index.extend([*range(100, 140), 7, *range(100, 120)])
+    index, history = LookupIndex(), [*range(100, 140), 7, *range(100, 120)]
+    index.begin(history)
     tokens, confidences = index.continuation(4)
     assert tokens == [120, 121, 122, 123]
     assert set(confidences) == {2 * LENGTHS.index(16) + 1}
-    index.extend([5, 8, 9, 1, 8, 9, 2, 8, 9, 3, 8, 9])
+    history.extend([5, 8, 9, 1, 8, 9, 2, 8, 9, 3, 8, 9])
     assert index.continuation(1)[1] == [2 * LENGTHS.index(2)]
 
 

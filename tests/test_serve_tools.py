@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from localspec.dialogue.call_grammar import CallFrame, Tags, frame_of
-from localspec.dialogue.frame import Frame
 from localspec.dialogue.markers import SECTIONS
-from localspec.dialogue.markup import Markup
+from localspec.dialogue.markup import Frame, Markup
 from localspec.dialogue.parser import FrameSplitter
 from localspec.dialogue.template import ChatTemplate
-from localspec.dialogue.tool_calls import calls_of
-from localspec.dialogue.tool_text import checked_tools
+from localspec.dialogue.tools import calls_of, checked_tools
 from localspec.errors import UserError
 from localspec.serve.problem import BadRequestError
 from localspec.serve.turns import messages_of

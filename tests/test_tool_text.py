@@ -9,8 +9,7 @@ from localspec.dialogue.call_grammar import frame_of
 from localspec.dialogue.markup import Markup
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import ChatTemplate
-from localspec.dialogue.tool_calls import calls_of
-from localspec.dialogue.tool_text import CALL, knows_tools, with_tools
+from localspec.dialogue.tools import CALL, calls_of, knows_tools, with_tools
 from localspec.errors import UserError
 from localspec.serve.problem import BadRequestError
 from localspec.serve.turns import continues, messages_of

@@ -81,7 +81,7 @@ def tune(
         return
     from localspec.cli.pull import fetched
     from localspec.session.config import SessionConfig, draft_for
-    from localspec.tuning.apart import tune_model
+    from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 
     placing = {"device": flags.device, "workers": flags.workers, "split": flags.split}

@@ -16,9 +16,6 @@ class Point:
     empty_s: float
     token_s: float = 0.0
 
-    def seconds(self, depth: int) -> float:
-        return self.empty_s + self.token_s * depth
-
 
 @dataclass(frozen=True, slots=True)
 class PassCurve:
@@ -41,7 +38,7 @@ class PassCurve:
 
         Before the first point as there; beyond the last as steep as before it.
         """
-        curve = Curve((point.n_tokens, point.seconds(depth)) for point in self.points)
+        curve = Curve((p.n_tokens, p.empty_s + p.token_s * depth) for p in self.points)
         widths = [point.n_tokens for point in self.points]
         place = min(bisect_left(widths, n_tokens), len(widths) - 1)
         left = place if place == 0 or widths[place] == n_tokens else place - 1

@@ -37,7 +37,7 @@ class Slot:
         missing(context, generation.history, 1)
         n_most = len(generation.history) - 1
         self._places = sorted({min(n, n_most) for n in places if n}, reverse=True)
-        self.pause = self._next_pause()
+        self.pause: int | None = None
         """At how many tokens a checkpoint is to be taken before the first step."""
         self.take_checkpoint()
         self.read_s = perf_counter() - started
@@ -59,17 +59,14 @@ class Slot:
         return self.n_unread if self.pause is None else self.pause - len(self.context.tokens)
 
     def take_checkpoint(self) -> None:
-        """If this is the place for it."""
-        while self.pause is not None and len(self.context.tokens) >= self.pause:
-            self.context.checkpoint()
-            self.pause = self._next_pause()
-
-    def _next_pause(self) -> int | None:
-        while self._places:
-            pause = self.context.checkpoint_place(self._places.pop())
-            if pause is not None:
-                return pause
-        return None
+        """If this is the place for it; then another one is next."""
+        while self.pause is None or len(self.context.tokens) >= self.pause:
+            if self.pause is not None:
+                self.context.checkpoint()
+            if not self._places:
+                self.pause = None
+                return
+            self.pause = self.context.checkpoint_place(self._places.pop())
 
 
 class Batch:

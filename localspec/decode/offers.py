@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from operator import mul
 
-from localspec.decode.budget import HORIZON
 from localspec.decode.chances import Chances
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter, DraftRequest
 from localspec.decode.generation import Generation
-from localspec.decode.prices import KAPPA, PassPrices
+from localspec.decode.prices import HORIZON, KAPPA, PassPrices
 from localspec.decode.step import Step
 
 WINDOW = 64

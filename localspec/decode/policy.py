@@ -15,12 +15,11 @@ request. It does not know how long a reply becomes, nor that two drafters may gu
 from collections.abc import Sequence
 from math import inf
 
-from localspec.decode.budget import AHEAD, Budget
 from localspec.decode.chances import Chances, Learned
 from localspec.decode.drafters.base import NO_DRAFT, Draft, Drafter, DraftRequest
 from localspec.decode.generation import Generation
 from localspec.decode.offers import NO_DRAFTS, Offer, PaidDrafter, Plan, least_tokens, rows_of
-from localspec.decode.prices import PassPrices
+from localspec.decode.prices import AHEAD, Budget, PassPrices
 from localspec.decode.speculator import Gain
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix

@@ -21,7 +21,7 @@ from typing import Any
 from localspec.dialogue.forms import Message
 from localspec.dialogue.markup import Markup
 from localspec.dialogue.template import ChatTemplate, TemplateError
-from localspec.dialogue.tool_calls import calls_of
+from localspec.dialogue.tools import calls_of
 from localspec.engine.vocabulary import Vocabulary
 
 _NAME, _OTHER = "qqfunctionqq", "qqotherqq"

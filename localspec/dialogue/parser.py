@@ -1,85 +1,117 @@
 """Tokens of an answer to its parts, as they come: thought, text, tool calls.
 
-Answers in messages with headers are split at their frames.
+Tokens' bytes become text as soon as the text is certain. Answers in messages with headers are split
+at their frames.
 """
 
+import codecs
 from collections.abc import Mapping, Sequence
 
-from localspec.dialogue.frame import FRAME, ROLE, Frame, n_header, n_spoken
 from localspec.dialogue.markers import Kind
-from localspec.dialogue.markup import EVERY, UNOPENED, AnswerPart, Markup, Opening
-from localspec.dialogue.sections import SectionSplitter
-from localspec.dialogue.split import Held, TextStream, marks_of
+from localspec.dialogue.markup import (
+    EVERY,
+    FRAME,
+    ROLE,
+    UNOPENED,
+    AnswerPart,
+    Frame,
+    Markup,
+    Opening,
+    n_header,
+    n_spoken,
+)
+from localspec.dialogue.split import Marks, SectionSplitter, Splitter, marks_of
 from localspec.engine.vocabulary import Vocabulary
 
 
-class FrameSplitter:
-    """Splits the text of one answer; its prompt has begun `header`, perhaps to its end."""
+class TextStream:
+    """Takes tokens' bytes and gives text.
+
+    It holds back bytes of an unfinished character, and text that may begin a stop string. Bytes
+    that are not UTF-8 become U+FFFD. `stopped_by` is the stop text that has come. `n_decoded`
+    characters have been read; `held` is what of them is held back.
+    """
+
+    def __init__(self, stop: Sequence[str] = ()) -> None:
+        self.stopped_by: str | None = None
+        self.n_decoded = 0
+        self._stop = Marks(text for text in stop if text)
+        self._stops = any(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._is_open = False
+        """Whether a character has begun."""
+        self.held = ""
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stopped_by is not None
+
+    def push(self, piece: bytes) -> str:
+        """Take a token's bytes; returns the text that is certain now."""
+        if self._is_open or not piece.isascii():
+            text = self._decoder.decode(piece)
+            self._is_open = bool(self._decoder.getstate()[0])
+        else:
+            text = piece.decode()
+        if self._stops:
+            return self._release(text)
+        self.n_decoded += len(text)
+        return text
+
+    def finish(self) -> str:
+        """Returns what was held back: the reply is over."""
+        text = self._release(self._decoder.decode(b"", final=True)) + self.held
+        self.held = ""
+        return text
+
+    def _release(self, text: str) -> str:
+        if self.stopped_by is not None:
+            return ""
+        self.n_decoded += len(text)
+        self.held += text
+        found = self._stop.pattern.search(self.held)
+        self.stopped_by = found[0] if found else None
+        n_certain = found.start() if found else self._stop.n_certain(self.held)
+        certain = self.held[:n_certain]
+        self.held = "" if found else self.held[n_certain:]
+        return certain
+
+
+class FrameSplitter(Splitter):
+    """Of an answer in messages; its prompt has begun `header`, perhaps to its end."""
 
     def __init__(self, frame: Frame, header: str) -> None:
-        self.held = Held()
-        self._frame = frame
-        self._marks = marks_of(frame.marks)
-        self.kind: Kind | None = None
-        """Of the text that comes next; None in a header."""
-        self._begun = header
+        super().__init__(marks_of(frame.marks), None)
+        self._frame, self._begun = frame, header
         if frame.body in header:
             self._enter(frame.kind_of(header.partition(frame.body)[0]))
 
-    def feed(self, text: str) -> list[AnswerPart]:
-        """Take text; returns the parts that are certain now."""
-        self.held.text += text
-        while self.held.text and (self._advance() if self.kind else self._read_header()):
-            pass
-        return self.held.take()
-
-    def at_once(self, text: str) -> list[AnswerPart]:
-        """A token's text as one part, where no mark is near: most tokens. Else empty."""
-        if not (self.kind and text):
-            return []
-        if self.kind == "thought" and text[-1].isspace():  # perhaps the end of it
-            return []
-        return self.held.pass_on(text, self.kind, self._marks)
-
-    def finish(self) -> list[AnswerPart]:
-        """What was held back: the answer is over."""
-        held = self.held
-        if self.kind is None and held.text:
-            self._enter_spoken(n_spoken(self._begun + held.text, len(self._begun)))
-        self._say(len(held.text))
-        held.skip(len(held.text))
-        return held.take()
-
     def _advance(self) -> bool:
         """Pass the first mark, or what is certain; whether more can be."""
-        held = self.held
-        found = self._marks.pattern.search(held.text)
+        if self.kind is None:
+            return self._read_header()
+        found = self._marks.pattern.search(self._text)
         if found is None:
-            self._say(self._marks.n_certain(held.text))
+            self._say(self._marks.n_certain(self._text))
             return False
         self._say(found.start())
-        held.skip(held.text.index(found[0]))
-        self._leave(found[0])
+        self._skip(self._text.index(found[0]))
+        if found[0] not in self._frame.channels:  # a channel's mark belongs to the next header
+            self._skip(len(found[0]))
+        self.kind, self._begun = None, ""
         return True
 
-    def _say(self, n: int) -> None:
-        text = self.held.text[:n]
-        if self.kind == "thought":
-            text = text.rstrip()
-        if text and self.kind:
-            self.held.emit(len(text), self.kind)
-
-    def _leave(self, mark: str) -> None:
-        """A message is over; a channel's mark belongs to the next header."""
-        if mark not in self._frame.channels:
-            self.held.skip(len(mark))
-        self.kind, self._begun = None, ""
+    def _end(self) -> None:
+        """No mark follows the text that is held."""
+        if self.kind is None:
+            self._enter_spoken(n_spoken(self._begun + self._text, len(self._begun)))
+        self._say(len(self._text))
 
     def _read_header(self) -> bool:
-        frame, held = self._frame, self.held
-        found = next((m for m in self._marks.pattern.finditer(held.text)
+        frame, text = self._frame, self._text
+        found = next((m for m in self._marks.pattern.finditer(text)
                       if m[0] not in frame.channels), None)  # fmt: skip
-        header = held.text[: found.start()] if found else held.text
+        header = text[: found.start()] if found else text
         is_cut = found is not None and found[0] != frame.body
         measure = n_spoken if is_cut else n_header
         n_over = measure(self._begun + header, len(self._begun))
@@ -91,21 +123,21 @@ class FrameSplitter:
         self._enter(frame.kind_of(self._begun + header))
         if self.kind == "tool_call":
             n_role = len(ROLE) if header.startswith(ROLE) else 0
-            held.skip(n_role)
-            held.emit(found.end() - n_role, self.kind)
+            self._skip(n_role)
+            self._emit(found.end() - n_role)
         else:
-            held.skip(found.end())
+            self._skip(found.end())
         return True
 
     def _enter_spoken(self, n: int) -> None:
         """The model speaks without the mark that ends a header."""
-        header = (self._begun + self.held.text)[:n]
-        self.held.skip(max(0, n - len(self._begun)))
+        header = (self._begun + self._text)[:n]
+        self._skip(max(0, n - len(self._begun)))
         self._enter(self._frame.kind_of(header) if header.strip() else "text")
 
     def _enter(self, kind: Kind) -> None:
-        self.kind, self._begun = kind, ""
-        self.held.enter()
+        self._begun = ""
+        self._begin(kind, is_trimmed=kind == "thought")
 
 
 class AnswerParser:
@@ -139,7 +171,7 @@ class AnswerParser:
     @property
     def n_tokens(self) -> Mapping[Kind, int]:
         """How many tokens the parts have; marks are no part."""
-        return self._splitter.held.n_tokens
+        return self._splitter.n_tokens
 
     def push(self, token: int) -> list[AnswerPart]:
         """Take a token; returns the parts that are certain now."""
@@ -154,7 +186,7 @@ class AnswerParser:
             if parts:
                 return parts
         start = before if name is None else stream.n_decoded - len(name)
-        self._splitter.held.begin_token(n_held + start - before, is_mark=name is not None)
+        self._splitter.begin_token(n_held + start - before, is_mark=name is not None)
         return self._split(text)
 
     def finish(self) -> list[AnswerPart]:
@@ -169,7 +201,7 @@ class AnswerParser:
         return self._splitter.feed(text)
 
 
-def splitter(markup: Markup, opening: Opening) -> SectionSplitter | FrameSplitter:
+def splitter(markup: Markup, opening: Opening) -> Splitter:
     """Of an answer's text."""
     if markup.frame is not None:
         return FrameSplitter(markup.frame, opening.header)

@@ -10,7 +10,7 @@ from localspec.dialogue.borders import Borders, Rendered
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import Tail, tail_of
 from localspec.dialogue.template import ChatTemplate, Message
-from localspec.dialogue.tool_text import with_tools
+from localspec.dialogue.tools import with_tools
 from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
 

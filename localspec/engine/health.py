@@ -71,7 +71,7 @@ def module_files() -> list[Path]:
     return [*found, Path(named)] if named else found
 
 
-CHILD = "localspec.engine.llama.selftest"
+CHILD = "localspec.engine.llama.trial"
 LIMIT_S, DEVICE_LIMIT_S = 120.0, 240.0
 """The test takes one or two seconds. A driver may compile its programs first, which takes minutes
 where it does so in software."""

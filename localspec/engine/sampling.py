@@ -122,15 +122,17 @@ class Chooser:
         self._ends = np.array(sorted(least.ends) if least else [], np.int64)
         self._biased = np.array([token for token, _ in sampling.bias], np.int64)
         self._bias = np.array([value for _, value in sampling.bias], np.float32)
-        self._moves_row = bool(sampling.penalizes or sampling.bias)
+        penalizes = sampling.repeat_penalty != 1 or sampling.frequency_penalty
+        penalizes = penalizes or sampling.presence_penalty
+        self._penalizes = bool(penalizes and sampling.repeat_last_n)
+        """Whether a token's place in the history matters."""
+        self._moves_row = bool(self._penalizes or sampling.bias)
         self.edits_row = bool(self._moves_row or sampling.banned or constraint or least)
 
     @property
     def window(self) -> int:
         """How many of the newest tokens matter to the choice of the next; 0: all of them."""
-        if not self.sampling.penalizes:
-            return 1
-        return max(0, self.sampling.repeat_last_n)
+        return max(0, self.sampling.repeat_last_n) if self._penalizes else 1
 
     def greedy(self, logits: Logits, i: int, history: Sequence[int]) -> int:
         """The best id in row `i`."""
@@ -179,7 +181,7 @@ class Chooser:
         require_number(row.max())
         row = row.copy()
         row[self._biased] += self._bias
-        if self.sampling.penalizes:
+        if self._penalizes:
             _penalize(row, self.sampling, history[-self.window :])
         row[self._banned] = -np.inf
         if self._is_short(history):

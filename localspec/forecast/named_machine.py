@@ -13,9 +13,8 @@ from typing import Self
 
 from localspec.engine.probe import PROCESSOR
 from localspec.errors import UserError
-from localspec.forecast.machine import MachineChoice, Offload, PredictedMachine
+from localspec.forecast.machine import MachineChoice, Offload, Peer, Peers, PredictedMachine
 from localspec.forecast.probing import probed_rates
-from localspec.forecast.several import Peer, Peers
 from localspec.hardware.asked import devices_meant
 from localspec.hardware.devices import Match
 from localspec.hardware.probe_results import Link, ProbeNeeds

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from localspec.decode.generation import FinishReason
 from localspec.decode.logprobs import TokenLogprobs
-from localspec.dialogue.tool_calls import calls_of
+from localspec.dialogue.tools import calls_of
 from localspec.serve.messages import Account, Delta, Done, Progress
 from localspec.serve.order import Order
 

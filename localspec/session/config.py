@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from localspec.decode.generation import Verification
 from localspec.dialogue.thinking import LEVELS
-from localspec.dialogue.tool_text import Tools, checked_tools
+from localspec.dialogue.tools import Tools, checked_tools
 from localspec.engine.constraint import Grammar, grammar_of
 from localspec.errors import UserError, no_such
 from localspec.fields import Think

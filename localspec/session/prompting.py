@@ -10,7 +10,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.tail import Tail
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.thinking import think_variables
-from localspec.dialogue.tool_text import TOOLS, knows_tools
+from localspec.dialogue.tools import TOOLS, knows_tools
 from localspec.engine.vocabulary import ModelVocabulary
 from localspec.errors import UserError
 from localspec.fields import Think

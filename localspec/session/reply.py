@@ -13,7 +13,7 @@ from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
 from localspec.dialogue.markup import AnswerPart
 from localspec.dialogue.parser import AnswerParser
-from localspec.dialogue.tool_calls import calls_of
+from localspec.dialogue.tools import calls_of
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
 from localspec.hardware.energy import Meter
@@ -196,8 +196,8 @@ class Reply:
             self._timings.started = perf_counter()
             try:
                 with self._turns.interrupt:
-                    while step := self._next_step():
-                        yield self._take(step)
+                    while (parts := self._next()) is not None:
+                        yield parts
             except LocalspecError:
                 self._generation.finish("failed")
                 raise
@@ -234,15 +234,17 @@ class Reply:
         if self._turns.running is self:
             self._turns.interrupt.request()
 
-    def _next_step(self) -> Step | None:
+    def _next(self) -> list[AnswerPart] | None:
+        """The parts of the next step; None: it is over."""
+        generation = self._generation
         with self._turns.evaluating:
             if self.is_stopped:
-                self._generation.finish("interrupted")
-            return next(self._pass_steps, None)
-
-    def _take(self, step: Step) -> list[AnswerPart]:
-        n_before = len(self._generation.history) - self._generation.n_prompt - len(step.tokens)
-        step, parts = parsed(step, n_before, self._generation, self._parser)
+                generation.finish("interrupted")
+            step = next(self._pass_steps, None)
+        if step is None:
+            return None
+        n_before = len(generation.history) - generation.n_prompt - len(step.tokens)
+        step, parts = parsed(step, n_before, generation, self._parser)
         self.steps.append(step)
         self._times.append(perf_counter())
         if len(self.steps) == 1 and step.tokens and self._turns.meter.tells:

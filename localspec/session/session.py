@@ -20,7 +20,7 @@ from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable
 from localspec.dialogue.template import Message, TemplateError
-from localspec.dialogue.tool_text import CALL, TOOLS, knows_tools
+from localspec.dialogue.tools import CALL, TOOLS, knows_tools
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.notify import Notify, Progress, silent

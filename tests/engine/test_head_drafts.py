@@ -285,10 +285,10 @@ def test_without_drafts_no_head_is_loaded(agreeing: HeadFiles) -> None:
 @pytest.fixture
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A build of libllama without the functions that heads need."""
-    from localspec.engine.llama import unstable
+    from localspec.engine.llama import features
 
-    nothing = dict.fromkeys(unstable._FUNCTIONS)
-    monkeypatch.setattr(unstable, "_FUNCTIONS", nothing)
+    nothing = dict.fromkeys(features._FUNCTIONS)
+    monkeypatch.setattr(features, "_FUNCTIONS", nothing)
 
 
 @pytest.mark.usefixtures("lacking")

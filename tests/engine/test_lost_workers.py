@@ -21,7 +21,7 @@ from localspec.errors import EngineError, UserError
 from localspec.session.config import SessionConfig
 from localspec.session.profile import find_profile
 from localspec.settings import Settings
-from localspec.tuning.apart import tune_model
+from localspec.tuning.search import tune_model
 from localspec.tuning.target import Goal
 
 KILLS = int(os.environ.get("LOCALSPEC_KILLS", "1"))

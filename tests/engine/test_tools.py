@@ -13,7 +13,7 @@ from localspec.api import Model
 from localspec.decode.drafters.forced import ForcedDrafter
 from localspec.decode.driver import drive
 from localspec.decode.speculator import Fixed, Plain
-from localspec.dialogue.tool_calls import calls_of
+from localspec.dialogue.tools import calls_of
 from localspec.errors import UserError
 from localspec.notify import silent
 from localspec.session.config import SessionConfig, reply_options

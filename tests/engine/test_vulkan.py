@@ -34,7 +34,7 @@ LOGITS = """
 import sys
 from pathlib import Path
 import numpy as np
-from localspec.engine.llama.selftest import logits
+from localspec.engine.llama.trial import logits
 from localspec.fields import ALL_LAYERS
 model, out = map(Path, sys.argv[1:])
 found = [logits(model, (1, 16), gpu_layers=0)]

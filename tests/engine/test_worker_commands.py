@@ -70,7 +70,7 @@ SEARCH = """
 import json, sys
 from pathlib import Path
 from localspec.session.config import SessionConfig
-from localspec.tuning.apart import tune_model
+from localspec.tuning.search import tune_model
 from localspec.tuning.target import Goal
 
 model, worker, n_layers = sys.argv[1:]

@@ -37,22 +37,42 @@ _AGREED = [
 
 
 class LookupIndex:
-    """All places in a growing text, by the two tokens before them."""
+    """All places in the text of a conversation, by the two tokens before them."""
 
     def __init__(self) -> None:
         self.text: list[int] = []
-        self._n_indexed = 2
+        self._history: list[int] = []
+        self._n_known, self._n_indexed = 0, 2
         self._after_pair: dict[tuple[int, int], list[int]] = {}
         self._after_one: dict[int, int] = {}
 
-    def extend(self, tokens: Sequence[int]) -> None:
-        """Append to the text."""
-        self.text.extend(tokens)
+    def shares(self, history: list[int]) -> int:
+        """How many leading tokens of `history` are in the text already."""
+        return shared_prefix(self._history[: self._n_known], history)
+
+    def begin(self, history: list[int]) -> None:
+        """Follow a history from now on: what it shares with the former one is indexed already."""
+        n_shared = self.shares(history)
+        if n_shared < self._n_known:
+            # Some tokens of overlap let a match reach back over the place where the two part.
+            n_shared = max(0, n_shared - _OVERLAP)
+            self.text.append(_BOUNDARY)
+        self._history, self._n_known = history, n_shared
 
     def continuation(self, n_tokens: int) -> tuple[list[int], list[int]]:
-        """At most `n_tokens` that probably follow the text, and their confidences."""
+        """At most `n_tokens` that probably follow the history, and their confidences."""
+        self._catch_up()
+        if len(self.text) < 2 or self.text[-1] not in self._after_one:
+            return [], []
+        matches = self._matches()
+        return self._follow(matches, n_tokens) if matches else ([], [])
+
+    def _catch_up(self) -> None:
+        """Index what the history has more than at the last time."""
         # The pair at the end of the text has no continuation yet: it waits for the next call.
         text, after_pair, after_one = self.text, self._after_pair, self._after_one
+        text += self._history[self._n_known :]
+        self._n_known = len(self._history)
         for place in range(self._n_indexed, len(text)):
             last = text[place - 1]
             pair = text[place - 2], last
@@ -63,10 +83,6 @@ class LookupIndex:
                 places.append(place)
             after_one[last] = place
         self._n_indexed = max(2, len(text))
-        if len(text) < 2 or text[-1] not in after_one:
-            return [], []
-        matches = self._matches()
-        return self._follow(matches, n_tokens) if matches else ([], [])
 
     def _matches(self) -> list[tuple[int, int]]:
         """(length, place) of the latest places that the text's end has led to before."""
@@ -146,8 +162,8 @@ class LookupDrafter:
     def __init__(self, *, remembers: bool = True) -> None:
         self._remembers = remembers
         self._requests: Sequence[DraftRequest] = ()
-        self._texts: dict[int, _Conversation] = {}
-        self._idle: list[_Conversation] = []
+        self._texts: dict[int, LookupIndex] = {}
+        self._idle: list[LookupIndex] = []
 
     @classmethod
     def of(cls, target: Engine, draft: Engine | None, head: Head | None) -> Self:
@@ -163,8 +179,8 @@ class LookupDrafter:
             if request.n_tokens == 0:
                 drafts.append(NO_DRAFT)
                 continue
-            conversation = self._texts[id(request.history)]
-            tokens, confidences = conversation.continuation(request.n_tokens)
+            index = self._texts[id(request.history)]
+            tokens, confidences = index.continuation(request.n_tokens)
             drafts.append(Draft(tokens, self.source, None, confidences) if tokens else _NOTHING)
         return drafts
 
@@ -175,54 +191,23 @@ class LookupDrafter:
         self._idle.clear()
 
     def _assign(self, requests: Sequence[DraftRequest]) -> None:
-        # A conversation keeps its history alive, so the id of that list stays unique as a key.
+        # An index keeps its history alive, so the id of that list stays unique as a key.
         self._requests, wanted = requests, {id(r.history): r.history for r in requests}
         for key in [key for key in self._texts if key not in wanted]:
-            conversation = self._texts.pop(key)
+            index = self._texts.pop(key)
             if self._remembers:
-                self._idle.append(conversation)
+                self._idle.append(index)
         for key, history in wanted.items():
             if key not in self._texts:
                 self._texts[key] = self._begun(history)
 
-    def _begun(self, history: list[int]) -> "_Conversation":
-        """The idle conversation that shares most with `history`, or a new one."""
-        idle = self._idle or [_Conversation()]
+    def _begun(self, history: list[int]) -> LookupIndex:
+        """The idle index that shares most with `history`, or a new one."""
+        idle = self._idle or [LookupIndex()]
         best = idle.pop(idle.index(max(idle, key=lambda each: each.shares(history))))
+        best = best if len(best.text) <= MAX_TEXT else LookupIndex()
         best.begin(history)
         return best
 
 
 _NOTHING = Draft((), LookupDrafter.source)
-
-
-class _Conversation:
-    """An index and the history that it follows now."""
-
-    def __init__(self) -> None:
-        self._index = LookupIndex()
-        self._history: list[int] = []
-        self._n_known = 0
-
-    def shares(self, history: list[int]) -> int:
-        """How many leading tokens of `history` are indexed already."""
-        return shared_prefix(self._history[: self._n_known], history)
-
-    def begin(self, history: list[int]) -> None:
-        """Go on with another history: what it shares with the former one is indexed already."""
-        n_shared = self.shares(history)
-        if len(self._index.text) > MAX_TEXT:
-            self._index, n_shared = LookupIndex(), 0
-        elif n_shared < self._n_known:
-            # Some tokens of overlap let a match reach back over the place where the two part.
-            n_shared = max(0, n_shared - _OVERLAP)
-            self._index.extend([_BOUNDARY])
-        self._history, self._n_known = history, n_shared
-
-    def continuation(self, n_tokens: int) -> tuple[list[int], list[int]]:
-        """At most `n_tokens` that probably follow the history, and their confidences."""
-        n = len(self._history)
-        if n > self._n_known:
-            self._index.extend(self._history[self._n_known : n])
-            self._n_known = n
-        return self._index.continuation(n_tokens)

@@ -26,9 +26,8 @@ import numpy as np
 from localspec.engine.base import Context, HeadRequest
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import FeatureRows, Rows
+from localspec.engine.llama.features import FeatureRows, Rows, unstable
 from localspec.engine.llama.head import MTP_CONTEXT, HeadTarget, LlamaHead, n_positions
-from localspec.engine.llama.unstable import unstable
 from localspec.engine.logits import BufferLogits
 from localspec.model.heads import N_KEPT, HeadFacts
 

@@ -4,19 +4,67 @@ A row is what the head reads of one evaluated token: the state behind the last l
 the inputs of some layers side by side (taps). libllama hands them out after each call, one row for
 every token of the batch, and the next call overwrites them. Where many tokens follow in the same
 decode, none are asked for: a prompt is read as fast as without a head, which begins with its end.
+
+What a draft head needs stands in llama-ext.h, which llama.cpp calls unstable, with names in C++.
+Each function has its name in C, that of Itanium's ABI (Linux, macOS) and Microsoft's. A build that
+lacks one runs everything but what needs it, and says so in a sentence.
 """
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from localspec.engine.llama.binding import Handle
-from localspec.engine.llama.unstable import unstable
+from localspec.engine.llama.binding import C, Handle
 from localspec.errors import EngineError
 from localspec.model.heads import N_KEPT
+
+_CONTEXT = ctypes.c_void_p
+
+
+def _found(name: str, arguments: str, microsoft: str, result: Any, *types: Any) -> Any:
+    """A function of libllama; None where this build does not have it."""
+    names = (name, f"_Z{len(name)}{name}P13llama_context{arguments}", f"?{name}@@YA{microsoft}@Z")
+    for each in names:
+        with suppress(AttributeError):
+            function = C._lib[each]  # pyright: ignore[reportPrivateUsage]
+            function.restype, function.argtypes = result, [_CONTEXT, *types]
+            return function
+    return None
+
+
+_FUNCTIONS: dict[str, Any] = {
+    "llama_set_embeddings_nextn": _found(
+        "llama_set_embeddings_nextn", "bb", "XPEAUllama_context@@_N1", None,
+        ctypes.c_bool, ctypes.c_bool,
+    ),
+    "llama_get_embeddings_nextn": _found(
+        "llama_get_embeddings_nextn", "", "PEAMPEAUllama_context@@", ctypes.c_void_p
+    ),
+    "llama_set_nextn_layer_offset": _found(
+        "llama_set_nextn_layer_offset", "i", "XPEAUllama_context@@H", None, ctypes.c_int32
+    ),
+    "llama_set_embeddings_layer_inp": _found(
+        "llama_set_embeddings_layer_inp", "jb", "XPEAUllama_context@@I_N", None,
+        ctypes.c_uint32, ctypes.c_bool,
+    ),
+    "llama_get_embeddings_layer_inp": _found(
+        "llama_get_embeddings_layer_inp", "j", "PEAMPEAUllama_context@@I", ctypes.c_void_p,
+        ctypes.c_uint32,
+    ),
+}  # fmt: skip
+
+
+def unstable(name: str) -> Any:
+    """The function. EngineError where this build of the engine does not have it."""
+    function = _FUNCTIONS[name]
+    if function is None:
+        raise EngineError(f"this build of the engine has no {name}, which draft heads need")
+    return function
+
 
 Rows = npt.NDArray[np.float32]
 

@@ -18,9 +18,8 @@ from localspec.engine.interrupt import Interrupt
 from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, output_address
 from localspec.engine.llama.context import LlamaContext
-from localspec.engine.llama.features import EngineRows, Features
+from localspec.engine.llama.features import EngineRows, Features, unstable
 from localspec.engine.llama.parameters import create_context, free, load_model
-from localspec.engine.llama.unstable import unstable
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
