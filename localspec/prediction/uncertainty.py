@@ -10,8 +10,9 @@ no two of one chip or source):
 
     untried^2 = 1 / (1 / UNTRIED^2 + n / s^2)
 
-What errors of that kind on that backend alone say counts n / (n + 1), and a backend is unseen by
-1 / (n + 1): one source's runs on one chip tell their habits and the backend's in one. The quantiles
+What errors of that kind on that backend alone say counts n / (n + 1), and a backend, or a family on
+it, is unseen by 1 / (n + 1): one source's runs on one chip tell their habits and the backend's in
+one, and each further pair brings the nearest chip that is known closer. The quantiles
 are those of such errors in units of their s, by backend and kind of model, so that 80 % of runs lie
 between them whatever the shape of the errors (conformal prediction by group, Lei et al. 2018, Vovk
 2012).
@@ -38,11 +39,13 @@ ANYWHERE = "all"
 @dataclass(frozen=True, slots=True)
 class Known:
     """What there is of a prediction's conditions: is a column of the fit supported, and how many
-    pairs of a chip and a source, no two of one chip or source, ran its sort and its backend."""
+    pairs of a chip and a source, no two of one chip or source, ran its sort, its backend and its
+    family."""
 
     column: Callable[[str], bool]
     n_of_sort: int
     n_on_backend: int
+    n_of_family: int
 
 
 def causes(run: RunConditions, known: Known, shares: Shares) -> Iterator[tuple[str, float]]:
@@ -52,11 +55,11 @@ def causes(run: RunConditions, known: Known, shares: Shares) -> Iterator[tuple[s
     yield f"backend {run.backend}", 1.0
     yield f"{run.backend}, {run.kind}", n_pairs / (n_pairs + 1)
     yield "backend not seen", 1 / (known.n_on_backend + 1)
+    yield "family not seen", 1 / (known.n_of_family + 1)
     for trait in run.traits:
         yield trait, 1.0
     unseen = {
         "device": _device(run),
-        "family": _family(run),
         "weight type": f"backend type: {run.backend}, {run.type_class}",
         **{f"{trait} models": f"{trait} in backend: {run.backend}" for trait in run.traits},
     }
@@ -83,7 +86,8 @@ def _device(run: RunConditions) -> str:
     return f"device: {run.backend}, {run.chip}"
 
 
-def _family(run: RunConditions) -> str:
+def family_column(run: RunConditions) -> str:
+    """The column of a family on a backend, under which its pairs are counted."""
     return f"backend family: {run.backend}, {run.family}"
 
 
@@ -91,8 +95,8 @@ def _family(run: RunConditions) -> str:
 class Uncertainty:
     """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind of model; a
     group without its own has those of the wider one. `later`: logarithms that engines change within
-    months, by backend. `pairs`: of a chip and a source, by sort and by backend. `thin`: columns of
-    one source."""
+    months, by backend. `pairs`: of a chip and a source, by sort, backend and family on it. `thin`:
+    columns of one source."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]
@@ -118,6 +122,7 @@ class Uncertainty:
             lambda column: column not in self.thin and knows(column),
             self.pairs.get(run.sort, 0),
             self.pairs.get(run.backend, 0),
+            self.pairs.get(family_column(run), 0),
         )
         usual = exp(sum(self.scales.get(name, 0.0) * x for name, x in causes(run, known, shares)))
         change = self.later.get(run.backend, self.later[ANYWHERE]) if run.is_later else 0.0

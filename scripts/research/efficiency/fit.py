@@ -140,8 +140,8 @@ def _shipped(known: Coefficients) -> dict[str, float]:
 
 
 def _is_of_today(name: str) -> bool:
-    """Of a backend, or of a sort with engines of today."""
-    return "," not in name or name.endswith(NEWEST)
+    """Of a backend, of a family, or of a sort with engines of today."""
+    return "," not in name or SAID.match(name) is not None or name.endswith(NEWEST)
 
 
 def _support(runs: Sequence[Run]) -> dict[str, list[int]]:
