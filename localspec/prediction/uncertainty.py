@@ -1,6 +1,6 @@
 """How far a prediction from published runs may be off, by what is known of it.
 
-    log s = sum of causes        low, high = predicted * exp(-quantiles * s)
+    s^2 = exp(2 * sum of causes) + floor^2        low, high = predicted * exp(-quantiles * s)
 
 s scales the errors of runs whose source was left out of the fit, their chip, too, where it counts
 as unseen. Two unknowns add to it in squares, because they have nothing to do with how well other
@@ -32,6 +32,8 @@ LARGEST = 1.5
 """Of s: no interval is wider than what nothing is known of."""
 EVERY_HEAD = "latent attention not seen"
 """By the share of attention: a kernel may read the one cache of all heads anew for every head."""
+BEYOND = ("backend not seen", "mla models not seen", EVERY_HEAD)
+"""Causes that few backends and models have shown: they raise the floor, too."""
 ANYWHERE = "all"
 """Stands for every backend that has too few runs of its own."""
 
@@ -96,19 +98,21 @@ class Uncertainty:
     """Of one test. `quantiles` of log(measured / predicted) over s, by backend and kind of model; a
     group without its own has those of the wider one. `later`: logarithms that engines change within
     months, by backend. `pairs`: of a chip and a source, by sort, backend and family on it. `thin`:
-    columns of one source."""
+    columns of one source. `floor`: what sources disagree about in squares beside all causes."""
 
     scales: Mapping[str, float]
     quantiles: Mapping[str, tuple[float, float]]
     later: Mapping[str, float]
     pairs: Mapping[str, int]
     thin: frozenset[str] = frozenset()
+    floor: float = 0.0
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
         quantiles = {name: (low, high) for name, (low, high) in document["quantiles"].items()}
         thin = frozenset(document["thin"])
-        return cls(document["scales"], quantiles, document["later"], document["pairs"], thin)
+        later, pairs, floor = document["later"], document["pairs"], document["floor"]
+        return cls(document["scales"], quantiles, later, pairs, thin, floor)
 
     def spread(self, run: RunConditions, knows: Callable[[str], bool], shares: Shares) -> Spread:
         """Factors on a predicted speed."""
@@ -124,6 +128,8 @@ class Uncertainty:
             self.pairs.get(run.backend, 0),
             self.pairs.get(family_column(run), 0),
         )
-        usual = exp(sum(self.scales.get(name, 0.0) * x for name, x in causes(run, known, shares)))
+        found = {name: self.scales.get(name, 0.0) * x for name, x in causes(run, known, shares)}
+        beyond = sum(found.pop(name, 0.0) for name in BEYOND)
+        usual = exp(beyond) * hypot(exp(sum(found.values())), self.floor)
         change = self.later.get(run.backend, self.later[ANYWHERE]) if run.is_later else 0.0
         return min(LARGEST, hypot(usual, change, untried(run, known.n_of_sort, usual)))

@@ -124,6 +124,7 @@ def fitted() -> dict[str, Any]:
             "later": uncertainty.later,
             "pairs": {name: n for name, n in uncertainty.pairs.items() if _is_of_today(name)},
             "thin": sorted(uncertainty.thin),
+            "floor": uncertainty.floor,
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)
         document["shared"][test] = asdict(spreads_of(fit.calibration.cases))
