@@ -29,9 +29,9 @@ from localspec.prediction.conditions import UNDATED
 from localspec.prediction.efficiency import load
 from localspec.prediction.families import family_of, type_class
 from localspec.prediction.published import PublishedRates, circumstances
-from localspec.prediction.rates import AttentionWork, Shares, WeightWork, rates_for
+from localspec.prediction.rates import AttentionWork, Shares, Test, WeightWork, rates_for
 from localspec.prediction.roofline import Roofline, Share
-from localspec.prediction.uncertainty import untried
+from localspec.prediction.uncertainty import family_column, untried
 from localspec.settings import Attention
 
 RESEARCH = Path(__file__).parent.parent / "scripts" / "research"
@@ -315,6 +315,22 @@ def test_a_backend_that_one_source_ran_on_one_chip_is_wide() -> None:
     assert widths[1] > 1.4 * widths[3]
     assert known.pairs["hexagon"] == 1
     assert known.pairs["cuda"] > 10
+
+
+@pytest.mark.parametrize("test", ["decode", "prefill"])
+def test_a_family_that_few_ran_is_wide(test: Test) -> None:
+    """Who owns a card of a new family knows little by the one that somebody measured."""
+    run = PublishedRates.of(find_device("RTX 4090")).run
+    known = load().uncertainty[test]
+    widths = [
+        replace(known, pairs={**known.pairs, family_column(run): n}).scale(
+            run, lambda _: True, Shares()
+        )
+        for n in (0, 1, 4, 99)
+    ]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[3]
+    assert known.pairs[family_column(run)] >= 4, "shipped: without it every family counts as unseen"
 
 
 @pytest.mark.parametrize("name", ["Adreno 750", "MTT S80", "M4 Max", "EPYC 7763"])

@@ -124,6 +124,7 @@ def fitted() -> dict[str, Any]:
             "later": uncertainty.later,
             "pairs": {name: n for name, n in uncertainty.pairs.items() if _is_of_today(name)},
             "thin": sorted(uncertainty.thin),
+            "floor": uncertainty.floor,
         }
         document["backends"][test] = _support(fit.fitted.problem.runs)
         document["shared"][test] = asdict(spreads_of(fit.calibration.cases))
@@ -140,8 +141,8 @@ def _shipped(known: Coefficients) -> dict[str, float]:
 
 
 def _is_of_today(name: str) -> bool:
-    """Of a backend, or of a sort with engines of today."""
-    return "," not in name or name.endswith(NEWEST)
+    """Of a backend, of a family, or of a sort with engines of today."""
+    return "," not in name or SAID.match(name) is not None or name.endswith(NEWEST)
 
 
 def _support(runs: Sequence[Run]) -> dict[str, list[int]]:

@@ -22,6 +22,7 @@ from research.efficiency.seen import Seen
 
 from localspec.prediction.uncertainty import (
     ANYWHERE,
+    BEYOND,
     EVERY_HEAD,
     Known,
     Uncertainty,
@@ -46,6 +47,9 @@ has. Few backends and models teach it."""
 VOICE = {"decode": 0.1, "prefill": 0.4}
 """A source, or in prompts a pair of a chip and a source, of n runs counts as n to the power of 1
 less this."""
+FLOOR = {"decode": 0.1, "prefill": 0.0}
+"""Of a scale, in squares beside its causes: half of what sources disagree about the same file on
+the same chip, whatever is known of it. In prompts it costs more than it brings."""
 LEAST = 0.9
 """Of a quantile, in scales: few backends' errors are so lopsided that one side needs no room."""
 OLD = ("llamafile", "2023", "2024")
@@ -139,23 +143,34 @@ class Calibration:
         return np.array([case.error for case in self.cases])
 
     def _scales(self, keep: Mask) -> dict[str, float]:
-        """log s = x beta by the likelihood of a Laplace distribution, log s + |error| / s."""
+        """s^2 = exp(2 x beta) + floor^2 by the likelihood of a Laplace distribution,
+        log s + |error| / s."""
         names, x = self._causes[0], self._causes[1][keep]
         size, weights = np.abs(self._errors[keep]), self._weights[keep]
         centre = np.array([BELIEVED.get(name, 0.0) for name in names])
         centre[names.index("all")] = np.log(np.mean(size))
         beta = centre.copy()
         for _ in range(STEPS):
-            ratio = np.clip(size / np.exp(x @ beta), 0, 8)
-            gradient = x.T @ (weights * (1 - ratio)) + RIDGE * (beta - centre)
-            curvature = (x.T * (weights * np.maximum(ratio, 0.3))) @ x
-            beta -= np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
+            usual, by_causes = self._usual(x, beta)
+            ratio, moves = np.clip(size / usual, 0, 8), x * by_causes
+            gradient = moves.T @ (weights * (1 - ratio)) + RIDGE * (beta - centre)
+            curvature = (moves.T * (weights * np.maximum(ratio, 0.3))) @ moves
+            step = np.linalg.solve(curvature + RIDGE * np.eye(len(beta)), gradient)
+            beta -= np.clip(step, -1, 1)
         found = {name: round(float(b), 4) for name, b in zip(names, beta, strict=True)}
         return BELIEVED | found
 
+    def _usual(self, x: Floats, beta: Floats) -> tuple[Floats, Floats]:
+        """Scales by causes and the floor, and what a change of each cause has of their change."""
+        beyond = np.array([name in BEYOND for name in self._causes[0]])
+        own = np.exp(x[:, ~beyond] @ beta[~beyond])
+        usual = np.hypot(own, FLOOR[self._test])
+        share = np.where(beyond, 1.0, ((own / usual) ** 2)[:, None])
+        return usual * np.exp(x[:, beyond] @ beta[beyond]), share
+
     def _scaled(self, scales: Mapping[str, float]) -> Floats:
         names, x = self._causes
-        usual = np.exp(x @ np.array([scales[name] for name in names]))
+        usual, _ = self._usual(x, np.array([scales[name] for name in names]))
         found = zip(self.cases, self._known, usual, strict=True)
         beside = [
             untried(case.run.conditions, known.n_of_sort, float(scale))
@@ -175,7 +190,8 @@ class Calibration:
                 wider = found.get(str(name).rpartition(", ")[0], found[ANYWHERE])
                 found[str(name)] = self._held(scaled, chosen & (names == name), wider)
         later = changes_of([case for case, kept in zip(self.cases, keep, strict=True) if kept])
-        return Uncertainty(_at_least(scales), found, later, pairs, frozenset(self.seen.thin))
+        thin = frozenset(self.seen.thin)
+        return Uncertainty(_at_least(scales), found, later, pairs, thin, FLOOR[self._test])
 
     @cached_property
     def _is_new(self) -> Mask:

@@ -1,8 +1,8 @@
 """What is known of a run once its source, its chip, or later months are left out.
 
-A column is known by the sources whose runs take part in it; a backend, and a sort of runs (backend,
-kind of model and age of the engine), by pairs of a chip and a source, no two of which have either
-in common.
+A column is known by the sources whose runs take part in it; a backend, a family on it, and a sort
+of runs (backend, kind of model and age of the engine), by pairs of a chip and a source, no two of
+which have either in common.
 """
 
 import re
@@ -13,7 +13,7 @@ from research.efficiency.regression import Leave
 from research.efficiency.runs import Run
 
 from localspec.prediction.conditions import RunConditions, of_part, whole
-from localspec.prediction.uncertainty import Known
+from localspec.prediction.uncertainty import Known, family_column
 
 KIND_ON_BACKEND = re.compile(r"(moe|hybrid|mla) in backend: ")
 Group = tuple[str, str, str]
@@ -48,7 +48,7 @@ class Seen:
             for known in conditions:
                 for kind, name, _ in (*whole(known), *of_part(known, "weights")):
                     self._groups[f"{kind}: {name}"].add(group)
-                for sort in (known.sort, known.backend):
+                for sort in _counted(known):
                     self._sorts[sort].add(group)
 
     def without(self, run: Run, leave: Leave) -> Callable[[str], bool]:
@@ -65,12 +65,12 @@ class Seen:
         """What is left where a run is predicted."""
         beside = (
             _independent(_others(self._sorts[sort], run, leave))
-            for sort in (run.conditions.sort, run.conditions.backend)
+            for sort in _counted(run.conditions)
         )
         return Known(self.without(run, leave), *beside)
 
     def pairs(self, chip: str = "", source: str = "") -> dict[str, int]:
-        """By sort and by backend, without a chip and a source."""
+        """By sort, backend and family, without a chip and a source."""
         rest = {
             sort: {(c, s) for c, s, _ in groups if c != chip and s != source}
             for sort, groups in sorted(self._sorts.items())
@@ -85,6 +85,11 @@ class Seen:
             for column, groups in self._groups.items()
             if len({source for _, source, _ in groups}) < sources_needed(column)
         )
+
+
+def _counted(known: RunConditions) -> tuple[str, str, str]:
+    """What pairs are counted of, as `Known` has it."""
+    return known.sort, known.backend, family_column(known)
 
 
 def sources_needed(column: str) -> int:

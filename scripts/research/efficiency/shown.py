@@ -6,6 +6,10 @@ from typing import Any
 def show(document: dict[str, Any]) -> None:
     """All of what `validate-predictions` found."""
     show_scores(document)
+    print("\nprocessors, by whether the bandwidth of their memory is known")
+    for row in document["memory"]:
+        name = f"{'known' if row['is_known'] else 'not known'}, {row['test']}"
+        print(f"{name:44}{row['n']:6}{'':7}{row['median_error']:9.1%}")
     print("\nv(n) of devices that were left out, n of 2, 4, 8 and 16")
     for row in document["verify"]:
         print(f"{_name(row):44}{row['n']:6}{'':7}{row['median_error']:9.1%}")

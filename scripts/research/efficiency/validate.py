@@ -106,6 +106,7 @@ def scores_of(table: Path, min_gib: float = 0.0, until: str | None = None) -> di
         "backends": scores(outcomes, "backend", "test"),
         "kinds": scores(outcomes, "backend", "kind", "test"),
         "recent": scores(recent, "backend", "test"),
+        "memory": _by_memory(outcomes),
         "verify": left_out(published_batches(), _known_without),
         "transfer": [_transfer(test, outcomes) for test in TESTS],
         "disagreement": disagreement(published_runs()),
@@ -226,6 +227,19 @@ def _known_chip_error(outcomes: list[Outcome]) -> float | None:
         for i, share in enumerate(of_chip)
     ]
     return median(errors) if errors else None
+
+
+def _by_memory(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Errors on processors: where the row names the memory or the maker supports one, and else."""
+    errors: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.run.conditions.backend == "cpu":
+            least, most = outcome.run.place.bandwidth_range
+            errors[outcome.run.test, least == most].append(outcome.error)
+    return [
+        {"test": test, "is_known": known, "n": len(found), "median_error": median(found)}
+        for (test, known), found in sorted(errors.items())
+    ]
 
 
 def _rivals(outcomes: list[Outcome]) -> list[dict[str, Any]]:
