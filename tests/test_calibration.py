@@ -80,7 +80,7 @@ class Machine:
         self.taken = 0.0
         found = lambda: SimpleNamespace(taken_share=self.taken)  # noqa: E731
         monkeypatch.setattr(calibration, "Watch", lambda: SimpleNamespace(stop=found))
-        monkeypatch.setattr(calibration, "is_calm", lambda: self.taken <= calibration.BUSY)
+        monkeypatch.setattr(calibration, "is_calm", lambda _: self.taken <= calibration.BUSY)
         monkeypatch.setattr(calibration, "calibration_path", lambda *_: folder / "kept.json")
         monkeypatch.setattr(Expectation, "of", lambda *_: None)
         monkeypatch.setattr(calibration, "LIMIT_S", 1e6)

@@ -71,9 +71,14 @@ class Watch:
         self._busy_s, self._own_s, self._stolen_s = _busy_s(), _own_s(), _stolen_s()
         self._mhz, self._throttles = _mhz(), _throttles()
 
+    @property
+    def elapsed_s(self) -> float:
+        """Since it began."""
+        return perf_counter() - self._started_s
+
     def stop(self) -> Circumstances:
         """What went on since then; children that did the work must have ended."""
-        elapsed_s = perf_counter() - self._started_s
+        elapsed_s = self.elapsed_s
         all_s = elapsed_s * (psutil.cpu_count() or 1)
         others_s = _busy_s() - self._busy_s - (_own_s() - self._own_s)
         throttles, stolen_s = _throttles(), _stolen_s()
@@ -92,10 +97,13 @@ LOOK_S, LOOKS = 0.5, 10
 """How long a look at the machine takes, and how many a measurement waits for calm."""
 
 
-def is_calm() -> bool:
-    """Whether other programs leave the processors alone, by half a second of watching."""
-    watch = Watch()
-    sleep(LOOK_S)
+def is_calm(watch: Watch | None = None) -> bool:
+    """Whether other programs leave the processors alone, by half a second of watching.
+
+    A `watch` that began while something else was done saves that time.
+    """
+    watch = watch or Watch()
+    sleep(max(0.0, LOOK_S - watch.elapsed_s))
     return watch.stop().taken_share <= BUSY
 
 

@@ -195,7 +195,10 @@ _FORMER_SOURCES = {"suffix": "lookup"}
 
 
 class LearnedStore:
-    """Loads and keeps what sessions learn about a target with a draft model or head."""
+    """Loads and keeps what sessions learn about a target with a draft model or head.
+
+    `loading`: a watch on the machine since the session began to load.
+    """
 
     def __init__(
         self,
@@ -203,7 +206,9 @@ class LearnedStore:
         target: TimedEngine,
         draft: TimedEngine | None,
         head: TimedHead | None = None,
+        loading: Watch | None = None,
     ) -> None:
+        self._loading = loading
         self._target, self._draft = target, draft or head
         self._source = head_kind(head.facts.method).source if head else ModelDrafter.source
         self._facts, self._max_draft = plan.facts, plan.max_draft
@@ -221,7 +226,7 @@ class LearnedStore:
         if kept is None:
             kept = self._measured()
             self._kept.save(kept)
-        elif kept.get(_OTHERS, 0.0) > BUSY and is_calm():
+        elif kept.get(_OTHERS, 0.0) > BUSY and is_calm(self._loading):
             kept |= self._measured() | {_OTHERS: 0.0}
             self._kept.save(kept)
         self._loaded = kept

@@ -10,12 +10,12 @@ Its plan has what is fastest here, and its draft head.
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from localspec.dialogue.renderer import RENDERER
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import EngineError
+from localspec.hardware.activity import Watch
 from localspec.notify import Notify, Progress, silent
 from localspec.session.asking import SessionConfig
 from localspec.session.automatic import chosen_plan
@@ -70,7 +70,8 @@ class Begun:
     notify: Notify
     on_progress: Progress
     early: "EarlyWeights | None"
-    started: float
+    watch: Watch
+    """On the machine since loading began."""
 
 
 @contextmanager
@@ -87,11 +88,10 @@ def opening(
     used, so that a broken one costs no loading. Raises LocalspecError.
     """
     plan = talking_plan(config, notify) if talks else ready_plan(config, notify)
-    started = perf_counter()
     with Interrupt() as interrupt:
-        early = _begun(plan, interrupt, on_progress)
+        early, watch = _begun(plan, interrupt, on_progress), Watch()
         try:
-            yield Begun(config, plan, interrupt, notify, on_progress, early, started)
+            yield Begun(config, plan, interrupt, notify, on_progress, early, watch)
         finally:
             if early:
                 early.drop()

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from time import perf_counter
 from typing import Self
 
 from localspec.decode.chances import Learned
@@ -23,6 +22,7 @@ from localspec.dialogue.template import Message, TemplateError
 from localspec.dialogue.tools import CALL, TOOLS, knows_tools
 from localspec.engine.interrupt import Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
+from localspec.hardware.activity import Watch
 from localspec.notify import Notify, Progress, silent
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
@@ -57,6 +57,7 @@ class Session:
         self.generations = Generations(target.vocabulary, plan.target.n_ctx)
         self.recommended = recommended_sampling(plan.facts.sampling)
         self._turns = Turns(target.interrupt)
+        self._loading: Watch | None = None
         self._store: LearnedStore | None = None
         self._kept: KeptPrompts | None = None
         self._drafters = drafters_for(target, draft, head)
@@ -95,6 +96,7 @@ class Session:
             if plan.head:
                 plan, head = load_head(plan, target, notify)
             session = cls(plan, target, draft, notify, head)
+            session._loading = begun.watch
             session._kept = KeptPrompts.of(begun.config, plan.target, session.context)
             session.prepare()
             if interrupt.requested:
@@ -106,7 +108,7 @@ class Session:
             if isinstance(error, Interrupted):
                 raise KeyboardInterrupt from None
             raise
-        session.load_s = perf_counter() - begun.started
+        session.load_s = begun.watch.elapsed_s
         return session
 
     def prepare(self) -> None:
@@ -117,7 +119,8 @@ class Session:
     def learned(self) -> Learned:
         """What passes cost here, loaded or measured once, and kept at the end."""
         if self._store is None:
-            self._store = LearnedStore(self.plan, self.target, self.draft, self.head)
+            engines = self.target, self.draft, self.head
+            self._store = LearnedStore(self.plan, *engines, self._loading)
         return self._store.learned or self._store.load()
 
     def forget(self) -> None:
