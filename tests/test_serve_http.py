@@ -379,32 +379,37 @@ def test_a_packed_body_is_refused(server: Served) -> None:
 JAVAS = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AA"}
 
 
-def test_a_client_that_offers_another_protocol_is_answered_in_this_one(server: Served) -> None:
-    """Java's client offers HTTP/2 with each question."""
+@pytest.mark.parametrize("n_plain", [0, 2])
+def test_a_client_that_offers_another_protocol_is_answered_in_this_one(
+    server: Served, n_plain: int
+) -> None:
+    """Java's client offers HTTP/2 with each question; behind a proxy others may be before it."""
     body = json.dumps({"messages": HELLO, **FEW}).encode()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    for _ in range(2):
-        connection.request("POST", CHAT, body, JAVAS)
+    for headers in [{}] * n_plain + [JAVAS] * 2 + [{}]:
+        connection.request("POST", CHAT, body, headers)  # its body comes in a piece of its own
         answer = connection.getresponse()
         assert (answer.status, "choices" in json.loads(answer.read())) == (200, True)
     connection.close()
 
 
-def test_a_late_offer_of_another_protocol_is_told_to_have_cost_the_body(server: Served) -> None:
+def test_an_offer_behind_a_running_request_is_told_to_have_cost_the_body(server: Served) -> None:
     """The parser drops it: a client must not look for what was wrong with it."""
     body = json.dumps({"messages": HELLO, **FEW}).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    connection.request("GET", "/v1/models")
-    connection.getresponse().read()
     lines = [f"POST {CHAT} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    plain = "\r\n".join([*lines, "", ""]).encode() + body
     lines += [f"{name}: {value}" for name, value in JAVAS.items()]
-    # At once: a body that comes later is taken for a request.
-    connection.sock.sendall("\r\n".join([*lines, "", ""]).encode() + body)
-    answer = http.client.HTTPResponse(connection.sock)
-    answer.begin()
-    sentence = json.loads(answer.read())["error"]["message"]
-    assert (answer.status, "speak HTTP/1.1" in sentence) == (400, True)
-    connection.close()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(plain)
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+        statuses = list[int]()
+        for _ in range(2):
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            statuses.append(answer.status)
+            said = json.loads(answer.read())
+    assert statuses[0] == 200
+    assert statuses[1] == 200 or "speak HTTP/1.1" in said["error"]["message"]
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])

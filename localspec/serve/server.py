@@ -147,13 +147,16 @@ _ELDER = re.compile(rb"[^\r\n]* HTTP/1\.0\r|.*\r\nupgrade:", re.IGNORECASE | re.
 
 class _Wire(HttpToolsProtocol):
     """A parser in C. It sends parts of a stream in a coding that HTTP/1.0 does not have, and loses
-    the body behind an offer of another protocol: who begins with these gets the one in Python."""
+    the body behind an offer of another protocol: a request that begins with these gets the one in
+    Python, and so do those behind it."""
 
     _is_new = True
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a client; the first ones tell who it is."""
-        if self._is_new and _ELDER.match(data):
+        """Bytes of a client; the first ones of a request tell who it is."""
+        is_first = self._is_new or self.timeout_keep_alive_task is not None  # it waits for one
+        if is_first and _ELDER.match(data):
+            self._unset_keepalive_if_required()
             self.connections.discard(self)
             other = H11Protocol(self.config, self.server_state, self.app_state)
             other.connection_made(self.transport)
