@@ -78,6 +78,16 @@ def test_settings_and_errors_stay_light() -> None:
     assert in_python(code).strip() == "[]"
 
 
+def test_weights_load_before_what_predicts_and_computes_is_imported() -> None:
+    """Those modules take a tenth of a second, in which libllama can load already."""
+    late = ("numpy", "localspec.forecast.machine", "localspec.prediction.efficiency")
+    code = (
+        "import sys, localspec.session.opening;"
+        f"print([name for name in {late} if name in sys.modules])"
+    )
+    assert in_python(code).strip() == "[]"
+
+
 def test_all_that_is_promised_can_be_imported_and_is_documented() -> None:
     assert localspec.__all__ == sorted(localspec.__all__)
     code = "from localspec import *; import localspec; print(*dir(localspec))"

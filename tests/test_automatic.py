@@ -28,13 +28,14 @@ from localspec.model.synthetic import write_random_model
 from localspec.prediction.host_memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
-from localspec.session import automatic, fastest, placing
+from localspec.session import automatic, fastest, lighter, placing
 from localspec.session.asking import USUAL_DEPTH, Depths, Expected
 from localspec.session.automatic import chosen_plan
 from localspec.session.config import SessionConfig, session_config
 from localspec.session.fastest import FastestHere, main_heads, main_type
+from localspec.session.lighter import lighter_weights
 from localspec.session.loading import EnginePlan, checked_facts
-from localspec.session.offer import lighter_weights, offer, offer_weights, offered, slower_prompts
+from localspec.session.offer import offer, offer_weights, offered, slower_prompts
 from localspec.settings import ROWS, Settings
 
 OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap", "ubatch"})
@@ -226,7 +227,7 @@ def test_one_line_says_what_differs_and_the_draft_is_chosen_alike(
 @pytest.fixture
 def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FastestHere:
     """A model with weights of 16 bits, of which a token takes half its time; nothing beside it."""
-    monkeypatch.setattr("localspec.session.offer.LEAST_BYTES", 0)
+    monkeypatch.setattr(lighter, "LEAST_BYTES", 0)
     path = tmp_path / "thing-F16.gguf"
     write_random_model(path, SHAPE, "F16")
     own, expected = checked_facts(path), Expected(64)
@@ -268,7 +269,7 @@ def test_what_the_catalog_names_is_offered(
     heavy: FastestHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = Entry("thing", "Thing", "a/b", "Thing-Q4_K_M.gguf", "MIT", quants=("Q6_K",))
-    monkeypatch.setattr("localspec.session.offer.load_catalog", lambda: {"thing": entry})
+    monkeypatch.setattr(lighter, "load_catalog", lambda: {"thing": entry})
     told = lighter_weights(replace(heavy, facts=replace(heavy.facts, file_type="other")))
     assert told
     assert "localspec pull hf:a/b/Thing-Q6_K.gguf" in told

@@ -13,7 +13,7 @@ from localspec.hardware.probe_results import AttentionCost, Curve, Probe
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.probed import probe_needs
-from localspec.session import placing
+from localspec.session import draft_device, placing
 from localspec.settings import Attention, Settings
 
 GIB = 2**30
@@ -50,8 +50,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Reported], Probes],
         def graphics(names: tuple[str, ...] = (), workers: tuple[str, ...] = ()) -> list[Reported]:
             return [card for card in cards if not names or card.name in names]
 
-        monkeypatch.setattr(placing, "kept_probe", kept)
-        monkeypatch.setattr(placing, "graphics", graphics)
+        monkeypatch.setattr(draft_device, "kept_probe", kept)
+        monkeypatch.setattr(draft_device, "graphics", graphics)
         monkeypatch.setattr(placing, "engine_reports", lambda: cards)
 
     return know
@@ -62,10 +62,10 @@ def test_auto_leaves_a_card_whose_passes_cost_more_than_a_small_model(
 ) -> None:
     fast, slow = probe(facts, 1e-11, 1e-4), probe(facts, 1e-12, 1e-2)
     known(CARDS[:1], {"CUDA0": slow, "CPU": fast})
-    placed = placing.draft_settings(Settings(threads=2), facts)
+    placed = draft_device.draft_settings(Settings(threads=2), facts)
     assert (placed.gpu_layers, placed.device) == (0, ())
     known(CARDS[:1], {"CUDA0": fast, "CPU": slow})
-    placed = placing.draft_settings(Settings(threads=2), facts)
+    placed = draft_device.draft_settings(Settings(threads=2), facts)
     assert (placed.gpu_layers, placed.device) == (-1, ())
 
 
@@ -74,7 +74,7 @@ def test_auto_takes_the_faster_of_two_cards_and_not_a_share_of_each(
 ) -> None:
     probes = {"CUDA0": probe(facts, 4e-11, 1e-4), "CUDA1": probe(facts, 1e-11, 1e-5)}
     known(CARDS, probes)
-    placed = placing.draft_settings(Settings(threads=2), facts)
+    placed = draft_device.draft_settings(Settings(threads=2), facts)
     assert placed.device == ("CUDA1",)
 
 
@@ -83,11 +83,11 @@ def test_auto_changes_nothing_that_was_not_measured_or_is_asked_for(
 ) -> None:
     fast, slow = probe(facts, 1e-11, 1e-4), probe(facts, 1e-12, 1e-2)
     known(CARDS, {"CUDA0": slow, "CPU": fast})
-    assert placing.draft_settings(Settings(threads=2), facts).device == ()
+    assert draft_device.draft_settings(Settings(threads=2), facts).device == ()
     known(CARDS[:1], {"CUDA0": fast, "CPU": slow})
-    assert placing.draft_settings(Settings(gpu_layers=0), facts).gpu_layers == 0
+    assert draft_device.draft_settings(Settings(gpu_layers=0), facts).gpu_layers == 0
     known([], {})
-    assert placing.draft_settings(Settings(), facts).device == ()
+    assert draft_device.draft_settings(Settings(), facts).device == ()
 
 
 def test_a_named_device_is_obeyed_and_a_wrong_one_refused(
@@ -95,12 +95,12 @@ def test_a_named_device_is_obeyed_and_a_wrong_one_refused(
 ) -> None:
     known(CARDS, {})
     asked = Settings(draft_device="CUDA1", gpu_layers=10)
-    placed = placing.draft_settings(asked, facts)
+    placed = draft_device.draft_settings(asked, facts)
     assert (placed.device, placed.gpu_layers) == (("CUDA1",), -1)
-    on_host = placing.draft_settings(replace(asked, draft_device="cpu"), facts)
+    on_host = draft_device.draft_settings(replace(asked, draft_device="cpu"), facts)
     assert (on_host.device, on_host.gpu_layers) == ((), 0)
     with pytest.raises(UserError, match="no device 'CUDA7'"):
-        placing.draft_settings(replace(asked, draft_device="CUDA7"), facts)
+        draft_device.draft_settings(replace(asked, draft_device="CUDA7"), facts)
     shared = replace(asked, draft_device="far:50052", workers=("far:50052",))
     with pytest.raises(UserError, match="serves one model at a time"):
-        placing.draft_settings(shared, facts)
+        draft_device.draft_settings(shared, facts)

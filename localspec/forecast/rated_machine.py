@@ -20,7 +20,8 @@ from localspec.forecast.named_machine import (
     published_machine,
     room_notes,
 )
-from localspec.forecast.probing import host_of, probed_rates, setting_of, several, shared_by
+from localspec.forecast.probing import host_of, probed_rates, setting_of
+from localspec.forecast.sharing import several, shared_by
 from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts

@@ -156,7 +156,7 @@ def plan_engines(config: SessionConfig) -> EnginePlan:
     target = _engine_config(config.model, rolling, facts, n_ctx, n_sequences * (max_draft + 1))
     draft, draft_facts = None, None
     if config.draft is not None and not head and settings.spec in ("auto", "draft"):
-        from localspec.session.placing import (  # noqa: PLC0415 - brings the forecast
+        from localspec.session.draft_device import (  # noqa: PLC0415 - brings the forecast
             draft_settings,
         )
 
