@@ -33,7 +33,7 @@ weights gain a tenth where files are cached in small pages; in large ones their 
 Of kernels the estimate promises less of the plain one than it brings: behind 512 tokens and more it
 was 0 to 12 % faster than estimated (docs/measurements/speed.md)."""
 SMALL_BATCH = 256
-"""Tokens of the smaller micro-batch: of 128 weights are read too often."""
+"""Tokens of the smaller micro-batch; 128 were slower than 512 (docs/measurements/speed.md)."""
 MOST_READING = 1.25
 """How much longer a prompt may take with the kernel that decodes faster."""
 READ_SHARE = 0.5
