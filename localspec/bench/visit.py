@@ -22,6 +22,7 @@ from localspec.bench.prediction import Prediction, drafter_of, facts_of, learn, 
 from localspec.bench.sample import Measurement
 from localspec.bench.store import ResultsHeader, Visited, Writer, read_results
 from localspec.engine.child import Ending, call
+from localspec.engine.environment import SET_BY_OTHERS
 from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_fingerprint, engine_version
 from localspec.forecast.rated_machine import engine_features
@@ -141,7 +142,11 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": {**_machine(), "key": machine_key(), "power": power().text},
         "engine": _engine(),
-        "variables": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
+        "variables": {
+            name: os.environ[name]
+            for name in THREAD_VARIABLES
+            if os.environ.get(name) not in (None, SET_BY_OTHERS.get(name))
+        },
     }
 
 

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from localspec import paths
+from localspec.engine.environment import SPINS
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError
 from localspec.hardware.detect import allowed_cpus, power
 from localspec.hardware.machine import machine_key
 from localspec.store import Kept, document_of, hashed, value_of
 
-SPINS = "1000"
-"""Of a thread that waits at a barrier, where nobody says otherwise."""
 DEPTH, ATTENTIVE_LAYERS = 1024, 4
 """Of the measurement: tokens in the cache, and layers that attend."""
 N_READ, N_WIDE = 32, 128

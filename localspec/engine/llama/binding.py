@@ -17,7 +17,6 @@ from typing import Any, NewType, TextIO
 from localspec.display import note
 from localspec.engine.child import STOPPED
 from localspec.engine.health import NOT_INSTALLED, module_files
-from localspec.engine.ways import SPINS
 from localspec.errors import EngineError
 
 
@@ -36,12 +35,6 @@ def bare_package(name: str) -> Generator[None]:
     finally:
         del sys.modules[name]
 
-
-# Every layer ends in barriers, hundreds a token. By default libgomp's threads spin there for
-# milliseconds and so starve the thread that they wait for when other programs want the cores. Some
-# ten microseconds do as well on an idle machine (docs/engine.md). libgomp reads this once.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 try:
     with bare_package("llama_cpp"):
