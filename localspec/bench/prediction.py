@@ -18,8 +18,8 @@ from localspec.errors import LocalspecError
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.head_forecast import AskedHead, draft_bytes
+from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
-from localspec.forecast.probing import host_of
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.reader import read_header
 from localspec.hardware.probe_results import Curve

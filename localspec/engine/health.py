@@ -13,11 +13,11 @@ models on the device and on the processor.
 import hashlib
 import importlib.util
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from localspec import paths
@@ -29,17 +29,16 @@ from localspec.hardware.machine import Reported
 from localspec.notify import Notify
 from localspec.store import Kept
 
-_DISTRIBUTION = "llama-cpp-python"
 NOT_INSTALLED = "the engine is not installed: run scripts/setup, or `pip install llama-cpp-python`"
 
 
 @cache
 def engine_version() -> str:
-    """The installed llama-cpp-python's version. Raises EngineError if none is installed."""
-    try:
-        return metadata.version(_DISTRIBUTION)
-    except metadata.PackageNotFoundError as error:
-        raise EngineError(NOT_INSTALLED) from error
+    """The installed llama-cpp-python's version, by its own word: the package index's records would
+    take longer to read than all else that is known of a build. Raises EngineError if none is
+    installed."""
+    found = re.search(r'^__version__ = "(.+)"', _package().read_text(), re.MULTILINE)
+    return found.group(1) if found else "unknown"
 
 
 def engine_fingerprint() -> str:
@@ -54,10 +53,15 @@ def engine_fingerprint() -> str:
 
 def library_folder() -> Path:
     """Where the engine's shared libraries lie."""
+    return _package().parent / "lib"
+
+
+def _package() -> Path:
+    """The module that begins llama_cpp. Raises EngineError where there is none."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or spec.origin is None:
         raise EngineError(NOT_INSTALLED)
-    return Path(spec.origin).parent / "lib"
+    return Path(spec.origin)
 
 
 def module_files() -> list[Path]:

@@ -1,21 +1,15 @@
-"""Rates of this machine's devices from the probe, measured now or kept, and its memory.
-
-Before a model loads this is imported, so nothing of what predicts is in it.
-"""
+"""Rates of this machine's devices from the probe, measured now or kept."""
 
 from localspec.engine.base import EngineConfig
-from localspec.engine.graphics import graphics
 from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe, probe_machine
 from localspec.engine.threads import default_threads, measured_threads
-from localspec.hardware.detect import processor_features
 from localspec.hardware.machine import Reported
 from localspec.hardware.probe_results import ProbeNeeds
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.prediction.host_memory import Host
 from localspec.prediction.probed import ProbedRates, probe_needs
-from localspec.settings import Attention, Settings
+from localspec.settings import Attention
 
 
 def probed_rates(
@@ -46,10 +40,3 @@ def kept_rates(config: EngineConfig, facts: ModelFacts, cache: Attention) -> Pro
     if probe is None or not probe_needs([facts], [cache]).missing_from(probe).is_empty:
         return None
     return ProbedRates(probe).for_model(facts.n_embd, facts.streamed_bytes)
-
-
-def host_of(settings: Settings) -> Host | None:
-    """How weights lie in this processor's memory; None where a GPU holds them."""
-    if settings.gpu_layers and graphics(settings.device):
-        return None
-    return Host(processor_features(), settings.mmap, settings.repack)

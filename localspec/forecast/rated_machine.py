@@ -12,6 +12,7 @@ from localspec.engine.health import engine_health
 from localspec.engine.probe import GRAPHICS, PROCESSOR
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import experience_of
+from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, Offload, PredictedMachine
 from localspec.forecast.named_machine import (
     NamedMachine,
@@ -20,7 +21,7 @@ from localspec.forecast.named_machine import (
     published_machine,
     room_notes,
 )
-from localspec.forecast.probing import host_of, probed_rates, setting_of
+from localspec.forecast.probing import probed_rates, setting_of
 from localspec.forecast.sharing import several, shared_by
 from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import ProbeNeeds

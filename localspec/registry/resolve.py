@@ -16,7 +16,6 @@ owner/repo[:TAG]             the hub, where nothing else is called so
 import re
 import shlex
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -266,6 +265,8 @@ def packaged_file(entry: Entry) -> Path | None:
     """An entry's file in its package; None where that is not installed."""
     if entry.package is None:
         return None
+    from importlib import metadata  # noqa: PLC0415 - a path needs none
+
     try:
         files = metadata.files(entry.package) or []
     except metadata.PackageNotFoundError:

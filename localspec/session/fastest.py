@@ -16,7 +16,7 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.threads import fastest
 from localspec.engine.ways import USUAL_TYPE, AttentionWay, Heads, Ways, WeightsWay, named
-from localspec.forecast.probing import host_of
+from localspec.forecast.host import host_of
 from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import graphics
 from localspec.errors import UserError
-from localspec.forecast.probing import host_of
+from localspec.forecast.host import host_of
 from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify

@@ -8,7 +8,7 @@ import pytest
 from models import smollm2, variant
 
 from localspec.forecast.forecast import facts_of
-from localspec.forecast.probing import host_of
+from localspec.forecast.host import host_of
 from localspec.prediction.memory import memory_of
 from localspec.settings import Attention, Settings
 

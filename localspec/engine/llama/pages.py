@@ -21,8 +21,10 @@ LEAST = 4 << 20
 CLEARED_BYTES = 128 << 20
 """Of a cache from which on it is cleared in small pages."""
 _MAPS = Path("/proc/self/maps")
-_ADVICE = 14
-"""MADV_HUGEPAGE of Linux's mman.h."""
+_LARGE, _FILL = 14, 23
+"""MADV_HUGEPAGE and MADV_POPULATE_WRITE of Linux's mman.h."""
+_STEP = 8 << 20
+"""Bytes to fill at once: other threads, which import meanwhile, get no memory until it is done."""
 _ALLOCATED, _FILLED = b"KV buffer size", b"sched_reserve"
 """How libllama's log says that a cache has its memory, and later that all caches are cleared."""
 
@@ -34,11 +36,20 @@ class LargePages:
         self._known = frozenset(_mappings())
 
     def ask(self, most_bytes: float = inf) -> None:
-        """For memory that was not there at the beginning; not for pieces beyond `most_bytes`."""
-        call = ctypes.CDLL(None).madvise if sys.platform == "linux" else None
+        """For memory that was not there at the beginning. Pieces beyond `most_bytes` get all of
+        their small pages at once, in two thirds of the time that they take one by one."""
         for start, end in frozenset(_mappings()) - self._known:
-            if call and end - start <= most_bytes:  # a system without large pages refuses
-                call(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _ADVICE)
+            if end - start <= most_bytes:
+                _advise(start, end, _LARGE)
+                continue
+            for at in range(start, end, _STEP):
+                _advise(at, min(at + _STEP, end), _FILL)
+
+
+def _advise(start: int, end: int, advice: int) -> None:
+    """A system that does not know it refuses."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), advice)
 
 
 def _mappings() -> Generator[tuple[int, int]]:

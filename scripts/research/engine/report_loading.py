@@ -91,7 +91,8 @@ def _seconds(command: list[str], *, to_first: bool) -> float:
 
 LARGE = Shape(n_layers=33, n_embd=4096, n_heads=32, n_kv_heads=8, n_ff=14336)
 """4 GB with 4.5 bits a weight."""
-N_LARGE = 3
+N_WARM, N_COLD = 8, 3
+"""Turns there and back. Warm runs scatter most: the host of a virtual machine gives memory late."""
 _BARE = """
 import ctypes, sys, time
 from llama_cpp import llama_cpp as C
@@ -128,7 +129,7 @@ def large_load_rows(name: str) -> Iterator[Row]:
         ways = {"localspec": [*command, "-n", "1"], "bare": bare}
         for is_cold in (False, True):
             times: dict[str, list[float]] = {who: [] for who in ways}
-            for order in there_and_back(list(ways), N_LARGE):
+            for order in there_and_back(list(ways), N_COLD if is_cold else N_WARM):
                 for who in order:
                     if is_cold:
                         _out_of_memory(path)
