@@ -80,7 +80,10 @@ def test_settings_and_errors_stay_light() -> None:
 
 def test_weights_load_before_what_predicts_and_computes_is_imported() -> None:
     """Those modules take a tenth of a second, in which libllama can load already."""
-    late = ("numpy", "localspec.forecast.machine", "localspec.prediction.efficiency")
+    late = (
+        "numpy", "importlib.metadata", "localspec.forecast.machine", "localspec.engine.probe",
+        "localspec.prediction.efficiency", "localspec.prediction.rates",
+    )  # fmt: skip
     code = (
         "import sys, localspec.session.opening;"
         f"print([name for name in {late} if name in sys.modules])"
