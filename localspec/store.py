@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
@@ -128,6 +129,9 @@ def document_of(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+_hints = lru_cache(get_type_hints)
+
+
 def value_of(kind: Any, document: Any) -> Any:
     """The value that `document_of` wrote; `kind`: a dataclass, or the type of a field.
 
@@ -137,7 +141,7 @@ def value_of(kind: Any, document: Any) -> Any:
     if hasattr(kind, "from_json"):
         return kind.from_json(document)
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind).items()
+        hints = _hints(kind).items()
         return kind(**{n: value_of(hint, document[n]) for n, hint in hints if n in document})
     if document is None:
         return None

@@ -81,10 +81,14 @@ _LEVEL_DEBUG, _LEVEL_ERROR, _LEVEL_CONTINUED = 1, 4, 5
 
 
 class EngineLog:
-    """The engine's newest log lines but for debugging; also written to `echo` as they come."""
+    """The engine's newest log lines but for debugging; also written to `echo` as they come.
+
+    `on_line` hears them, too, until it returns False; then only `echo` does.
+    """
 
     def __init__(self) -> None:
         self.echo: TextIO | None = None
+        self.on_line: Callable[[bytes], bool] | None = None
         self._lines: deque[tuple[int, str]] = deque(maxlen=_LOG_LINES)
 
     def write(self, level: int, message: bytes, _: int | None = None) -> None:
@@ -92,6 +96,10 @@ class EngineLog:
         text = message.decode("utf-8", "replace")
         if self.echo:
             self.echo.write(text)
+        if self.on_line and not self.on_line(message):
+            self.on_line = None
+            if not self.echo:
+                C.llama_log_set(_nobody, ctypes.c_void_p(0))
         if level == _LEVEL_DEBUG:
             return
         if level == _LEVEL_CONTINUED and self._lines:
@@ -138,19 +146,13 @@ def quietly(on_line: Callable[[bytes], bool] | None = None) -> Generator[None]:
 
     `on_line` hears lines until it returns False.
     """
-
-    def hear(level: int, text: bytes, user: int | None) -> None:
-        if engine_log.echo:
-            engine_log.write(level, text)
-        if on_line and not on_line(text) and not engine_log.echo:
-            C.llama_log_set(_nobody, ctypes.c_void_p(0))
-
-    heard = C.llama_log_callback(hear)
-    if on_line or not engine_log.echo:
-        C.llama_log_set(heard if on_line else _nobody, ctypes.c_void_p(0))
+    engine_log.on_line = on_line
+    if not (on_line or engine_log.echo):
+        C.llama_log_set(_nobody, ctypes.c_void_p(0))
     try:
         yield
     finally:
+        engine_log.on_line = None
         C.llama_log_set(_log_callback, ctypes.c_void_p(0))
 
 
