@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from localspec.dialogue.answer_parser import AnswerParser, parts_of, splitter
 from localspec.dialogue.markers import SECTIONS
 from localspec.dialogue.markup import FRAME, UNOPENED, AnswerPart, Markup, Opening
-from localspec.dialogue.parser import AnswerParser, parts_of, splitter
 from localspec.dialogue.template import ChatTemplate, Message, TemplateError
 
 EVERY_SOURCE = "".join(section.opening + "".join(section.evidence) for section in SECTIONS)

@@ -32,9 +32,9 @@ from localspec.chat.frontend import message_of
 from localspec.chat.markdown import Blocks
 from localspec.chat.tty import ERASE, SHARE, FrameLimiter, Region, Waiting, terminal_size
 from localspec.chat.views import THEME, ScreenView
+from localspec.dialogue.answer_parser import parts_of
 from localspec.dialogue.markers import THINK
 from localspec.dialogue.markup import UNOPENED, Markup
-from localspec.dialogue.parser import parts_of
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.split import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message

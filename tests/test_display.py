@@ -21,8 +21,8 @@ from localspec.chat.views import THEME, DraftsView, PlainThoughtView, ScreenView
 from localspec.cli.main import _fail
 from localspec.cli.notify import notify
 from localspec.decode.step import Step
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markup import EVERY, UNOPENED, AnswerPart
-from localspec.dialogue.parser import AnswerParser
 from localspec.display import console, echo, json_line, printable
 
 TITLE = "\x1b]0;mine\x07"

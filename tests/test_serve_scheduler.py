@@ -19,8 +19,8 @@ from localspec.decode.driver import drive
 from localspec.decode.generation import Generation, Limits
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markup import PLAIN
-from localspec.dialogue.parser import AnswerParser
 from localspec.engine.base import Request, Result
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.sampling import Sampling

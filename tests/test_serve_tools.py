@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from localspec.dialogue.answer_parser import FrameSplitter
 from localspec.dialogue.call_grammar import CallFrame, Tags, frame_of
 from localspec.dialogue.markers import SECTIONS
 from localspec.dialogue.markup import Frame, Markup
-from localspec.dialogue.parser import FrameSplitter
 from localspec.dialogue.template import ChatTemplate
 from localspec.dialogue.tools import calls_of, checked_tools
 from localspec.errors import UserError

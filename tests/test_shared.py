@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from localspec.engine.llama.served import SharedOutput
+from localspec.engine.llama.child_engine import SharedOutput
 from localspec.engine.pipe import Bell, Pipe
 from localspec.engine.shared import MOST_WORDS, PAGE, Asked, Backs, Shared, unnamed_memory
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localspec.dialogue.parser import TextStream
+from localspec.dialogue.answer_parser import TextStream
 
 
 @given(st.text(), st.integers(1, 5))

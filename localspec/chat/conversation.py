@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Self
 
-from localspec.dialogue.parser import parts_of
+from localspec.dialogue.answer_parser import parts_of
 from localspec.dialogue.transcript import Answer, Turn
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from localspec.chat.loading import LoadedModel
 from localspec.decode.drafters import OPTIONS
 from localspec.decode.stats import Timings
-from localspec.dialogue.parser import AnswerParser
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.format import count, elapsed, percent, plus_minus, speed
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from localspec.chat.markdown import Block, Blocks, Code, Renderer
 from localspec.chat.tty import FrameLimiter, Region, Size
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.decode.step import Step
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markers import Kind
 from localspec.dialogue.markup import AnswerPart, Opening
-from localspec.dialogue.parser import AnswerParser
 from localspec.display import console, printable
 from localspec.format import count
 

@@ -5,7 +5,7 @@ Whitespace round a thought belongs to neither part.
 
 Answers with sections have a thought, an answer in marks and tool calls, in any order. A mark counts
 where its row says (`Place`), or anywhere if it begins with a token that is a mark by itself. Within
-a thought only its own end is one, but for such tokens. (Answers in messages: `parser`.)
+a thought only its own end is one, but for such tokens. (Answers in messages: `answer_parser`.)
 """
 
 import re

@@ -26,7 +26,7 @@ from localspec.errors import EngineError, ModelError, UserError
 from localspec.hardware.detect import usable_cores
 from localspec.notify import Progress
 
-CHILD = "localspec.engine.llama.served"
+CHILD = "localspec.engine.llama.child_engine"
 POLL_S, GRACE_S = 0.05, 1.0
 SPIN_S = 3e-4
 """How long the child looks for a message without sleep: as long as choosing a token takes."""

@@ -8,8 +8,8 @@ from localspec.decode.generation import FinishReason, Generation
 from localspec.decode.logprobs import TokenLogprobs
 from localspec.decode.stats import DraftStats, Timings
 from localspec.decode.step import Step
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markup import AnswerPart
-from localspec.dialogue.parser import AnswerParser
 from localspec.errors import LocalspecError
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from localspec.decode.generation import Generation
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.borders import Rendered
 from localspec.dialogue.markup import PLAIN, UNOPENED
-from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import TemplateError
 from localspec.serve.asked import (

@@ -11,8 +11,8 @@ from localspec.decode.logprobs import TokenLogprobs
 from localspec.decode.speculator import Gain, Speculator
 from localspec.decode.stats import DraftStats, Timings, summary
 from localspec.decode.step import Step
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markup import AnswerPart
-from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.tools import calls_of
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError

@@ -13,8 +13,8 @@ from localspec.decode.driver import drive
 from localspec.decode.policy import Adaptive
 from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
+from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markup import PLAIN, UNOPENED, Markup, Opening
-from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.specials import Specials
 from localspec.dialogue.tail import n_stable

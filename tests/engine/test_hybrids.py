@@ -15,7 +15,7 @@ from turns import TEMPLATE, turns
 from localspec.api import load as load_model
 from localspec.engine.base import EngineConfig, hold
 from localspec.engine.interrupt import Interrupted
-from localspec.engine.llama import memory
+from localspec.engine.llama import rollback
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.replay import rollback_limit
@@ -251,11 +251,11 @@ def test_checkpoints_are_few_and_small(
         context.checkpoint()
     kept = context.memory.checkpoints
     assert [each.n_tokens for each in kept] == [6, 7, 8]
-    monkeypatch.setattr(memory, "MOST_BYTES", 2 * kept[0].data.size + 1)
+    monkeypatch.setattr(rollback, "MOST_BYTES", 2 * kept[0].data.size + 1)
     context.eval([9], 0)
     context.checkpoint()
     assert [each.n_tokens for each in context.memory.checkpoints] == [8, 9]
-    monkeypatch.setattr(memory, "MOST_BYTES", kept[0].data.size - 1)
+    monkeypatch.setattr(rollback, "MOST_BYTES", kept[0].data.size - 1)
     context.eval([10], 0)
     context.checkpoint()
     context.go_back(9)

@@ -22,7 +22,7 @@ import numpy as np
 
 from localspec.engine.base import Context, HeldTokens, Request
 from localspec.engine.llama.binding import C, Handle, engine_log
-from localspec.engine.llama.memory import Checkpoint, LlamaMemory, SequenceMemory
+from localspec.engine.llama.rollback import Checkpoint, LlamaMemory, SequenceMemory
 from localspec.engine.logits import BufferLogits
 from localspec.engine.timing import TimedEngine
 from localspec.errors import EngineError

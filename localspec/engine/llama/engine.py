@@ -20,9 +20,9 @@ from localspec.engine.llama.batch import LlamaBatch
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise, output_address
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.devices import has_layers_elsewhere
-from localspec.engine.llama.memory import LlamaMemory
 from localspec.engine.llama.parameters import NO_ABORT, create_context, free, load_model
 from localspec.engine.llama.replay import rollback_limit
+from localspec.engine.llama.rollback import LlamaMemory
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError

@@ -1,4 +1,4 @@
-"""Does this model's memory go back as `memory.py` claims? Tried out when it is loaded.
+"""Does this model's memory go back as `rollback.py` claims? Tried out when it is loaded.
 
 Six passes over a few tokens compare logits: behind a checkpoint that was gone back to, and behind
 tokens that were taken back, with those of a sequence that never held anything else. A list of
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from localspec.engine.base import EngineConfig, Logits
 from localspec.engine.health import LARGEST_ERROR, engine_fingerprint
-from localspec.engine.llama.memory import PARTIAL, WHOLE, LlamaMemory, SequenceMemory
+from localspec.engine.llama.rollback import PARTIAL, WHOLE, LlamaMemory, SequenceMemory
 from localspec.errors import EngineError
 from localspec.model.identity import fingerprint
 from localspec.settings import ROWS

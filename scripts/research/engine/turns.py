@@ -29,7 +29,7 @@ LONG, N_LONG_ANSWER = "On this day the keeper saw seven ships. " * 166, 700
 @contextmanager
 def without_checkpoints() -> Iterator[None]:
     """As if no place could be remembered."""
-    from localspec.engine.llama.memory import SequenceMemory  # noqa: PLC0415 - loads libllama
+    from localspec.engine.llama.rollback import SequenceMemory  # noqa: PLC0415 - loads libllama
 
     real = SequenceMemory.checkpoint
     SequenceMemory.checkpoint = lambda self, n_held: None  # type: ignore[method-assign]

@@ -1,6 +1,6 @@
 """The child process of `engine.process`: an engine that answers requests from a pipe.
 
-    python -m localspec.engine.llama.served N_VOCAB PIPE MEMORY HEARD HEARD RUNG RUNG
+    python -m localspec.engine.llama.child_engine N_VOCAB PIPE MEMORY HEARD HEARD RUNG RUNG
 
 All but the first are inherited file descriptors. It ends with the pipe.
 
