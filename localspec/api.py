@@ -62,7 +62,7 @@ def load(
     EngineError where the engine refuses.
     """
     if draft != "auto":
-        fields["draft"] = NONE if draft is None else str(draft)
+        fields["draft"] = _drafter(draft)
     Settings.of(**fields)  # raises for a wrong one
     if not isinstance(settings, Settings | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UserError(f"settings {settings!r} is no localspec.Settings: give its fields by name")
@@ -214,12 +214,13 @@ def predict(
     from localspec.forecast.question import answer, read_question  # noqa: PLC0415 - seldom used
 
     name = None if model is None else str(model)
+    if isinstance(draft := question.get("draft"), Path):
+        question["draft"] = str(draft)
     files = question.pop("runs", None)
     if files:
         from localspec.bench.measured_runs import runs_of  # noqa: PLC0415 - and with it the benchmark
 
-        names = [files] if isinstance(files, str | Path) else files
-        question["runs"] = runs_of(names, _log.info)
+        question["runs"] = runs_of(_paths(files), _log.info)
     return answer(name, *read_question(device=device, **question), _log.info)
 
 
@@ -229,7 +230,7 @@ def tune(  # noqa: PLR0913 - one for each option
     budget: float = 60.0,
     max_quality_loss: float = 0.01,
     ctx: int | None = None,
-    draft: str = "auto",
+    draft: str | Path | None = "auto",
     workers: Sequence[str] = (),
 ) -> "Profile":
     """Find the fastest settings of a model here, and keep them for later calls of `load`.
@@ -253,10 +254,22 @@ def tune(  # noqa: PLR0913 - one for each option
             raise UserError(f"{noun} {value!r} is not a number of at least 0")
     name = None if model is None else str(model)
     target = resolve(name)
-    config = SessionConfig.of(
-        target, draft_for(target, name, draft), ctx=ctx, workers=tuple(workers)
-    )
+    drafter = draft_for(target, name, _drafter(draft))
+    config = SessionConfig.of(target, drafter, ctx=ctx, workers=workers)
     return tune_model(config, Goal(goal, max_quality_loss), budget, _log.info).profile
+
+
+def _drafter(draft: str | Path | None) -> str:
+    """As settings have it."""
+    return NONE if draft is None else str(draft)
+
+
+def _paths(runs: Any) -> list[Path]:
+    """One file of results or several. Raises UserError for what names none."""
+    try:
+        return [Path(runs)] if isinstance(runs, str | Path) else [Path(each) for each in runs]
+    except TypeError as error:
+        raise UserError(f"runs {runs!r} is no file of results: give a path or several") from error
 
 
 def _whole(reply: Reply) -> Reply:

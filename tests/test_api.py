@@ -230,6 +230,7 @@ def test_models_that_are_not_there() -> None:
         ({"batch": (1, 0)}, "batch 0 is not a number from 1 to 4096, nor 'auto'"),
         ({"accept": 1.5}, "accept 1.5 is not a number from 0 to 1"),
         ({"probe": "on"}, "probe 'on' is not one of auto, again, off"),
+        ({"runs": 3}, "runs 3 is no file of results: give a path or several"),
     ],
 )
 def test_a_wrong_question_is_a_sentence(question: dict[str, Any], sentence: str) -> None:
@@ -253,6 +254,13 @@ def test_a_prediction_is_the_commands(capsys: pytest.CaptureFixture[str]) -> Non
     assert [row.memory.total_bytes for row in forecast.rows] == [r["memory_bytes"] for r in rows]
 
 
+def test_a_draft_may_be_a_path_as_for_load() -> None:
+    by_path = api.predict(tiny(), "RTX 4090", depth=0, draft=tiny())
+    by_name = api.predict(tiny(), "RTX 4090", depth=0, draft=str(tiny()))
+    assert by_path.speculation
+    assert by_path.rows == by_name.rows
+
+
 def test_an_unknown_device_is_said() -> None:
     with pytest.raises(localspec.LocalspecError, match="RTX 9999"):
         api.predict(tiny(), "RTX 9999")
@@ -266,6 +274,9 @@ def test_an_unknown_device_is_said() -> None:
         ({"budget": "long"}, "budget 'long'"),
         ({"max_quality_loss": -1}, "max_quality_loss -1"),
         ({"ctx": 1}, "--ctx 1"),
+        ({"draft": 3}, "no model is called '3'"),
+        ({"workers": "host:1"}, "--workers 'host:1' is not a list"),
+        ({"draft": None, "budget": 0.5}, "0.5 s"),
     ],
 )
 def test_tuning_for_nothing_is_a_sentence(keywords: dict[str, Any], word: str) -> None:

@@ -393,3 +393,26 @@ def test_a_wrong_command_is_refused_in_one_line_before_it_begins(
 ) -> None:
     """An empty key, say from a variable that is not set, must not leave a server open."""
     assert_refused(localspec(*command, cwd=here), 2, *words)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "given.gguf", "-p", "x"],
+        ["chat", "given.gguf", "-p", "x"],
+        ["export", "given.gguf", "--to", "ollama"],
+        ["tune", "given.gguf", "--show"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_pipe_in_place_of_a_model_is_not_waited_for(here: Path, command: list[str]) -> None:
+    os.mkfifo(here / "given.gguf")
+    assert_refused(localspec(*command, cwd=here), 1, "given.gguf", "not a regular file")
+
+
+def test_a_file_that_was_not_pulled_is_not_said_to_be_missing(here: Path) -> None:
+    shutil.copyfile(tiny(), here / "given.gguf")
+    kept = localspec("remove", "given.gguf", "--yes", cwd=here)
+    assert_refused(kept, 2, "nothing of given.gguf to remove", "not pulled")
+    assert_refused(localspec("verify", "given.gguf", cwd=here), 2, "not pulled")
+    assert (here / "given.gguf").exists()

@@ -13,6 +13,7 @@ import pytest
 from command import tiny
 from typer.main import get_command
 
+import localspec
 from localspec.cli.main import app, run
 
 ROOT = Path(__file__).parent.parent
@@ -263,3 +264,37 @@ PYTHON = [
 def test_python_that_can_be_copied_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(block, "a page", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out
+
+
+def rounded(decode: Any) -> str:
+    """An interval, as the README's table of models has it."""
+    return f"{decode.mid:.0f} ({decode.low:.0f} to {decode.high:.0f})"
+
+
+def test_the_readme_predicts_what_the_command_predicts() -> None:
+    row = r"^\| [^|]*GB, (.*?) \|.*\| `localspec pull (\S+)` \| (.*?) \|$"
+    models = re.findall(row, text_of(ROOT / "README.md"), re.M)
+    assert models
+    for device, model, shown in models:
+        forecast = localspec.predict(model, device, depth=0)
+        assert shown == rounded(forecast.rows[0].decode), (model, device)
+
+
+SHOWN = [
+    pytest.param(command, shown, id=f"{name_of(page)} {command}")
+    for page in PAGES
+    for block in blocks(page, "console")
+    for command, shown in re.findall(
+        r"^\$ localspec (predict .*|recommend .*)\n((?:(?!\$ ).*\n)*)", block, re.M
+    )
+]
+
+
+@pytest.mark.parametrize(("command", "shown"), SHOWN)
+def test_a_shown_prediction_is_what_the_command_prints(
+    command: str, shown: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(shlex.split(command)) == 0
+    printed = re.sub(r"\s+", " ", capfd.readouterr().out)
+    for part in shown.split("\n...\n"):
+        assert re.sub(r"\s+", " ", part).strip() in printed

@@ -127,9 +127,10 @@ def _connected(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
         return socket.create_connection((host, int(port)), CONNECT_S)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # no name of a machine has two dots in a row
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"no worker listens at {address} ({error.strerror or error}): start `localspec worker"
+            f"no worker listens at {address} ({reason}): start `localspec worker"
             f" --listen {address}` there, or leave it out of --workers"
         ) from error
 

@@ -6,7 +6,9 @@ share it, which no converter or trainer produces by chance; a download's checksu
 Profiles, quality references, saved caches, measured costs and bench results are kept by it.
 """
 
+import errno
 import hashlib
+import stat
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,9 @@ SAMPLES = (0.25, 0.5, 1.0)
 def fingerprint(path: Path) -> str:
     """16 hex digits for a local model, one file or split. Raises OSError."""
     states = [(str(part), part.stat()) for part in parts_of(path)]
+    # Opening a pipe would wait for its writer.
+    if odd := [name for name, state in states if not stat.S_ISREG(state.st_mode)]:
+        raise OSError(errno.EINVAL, "not a regular file", odd[0])
     key = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
     is_settled = all(time.time() - state.st_mtime > SETTLED_S for _, state in states)
     return _fingerprint(key) if is_settled else _fingerprint.__wrapped__(key)

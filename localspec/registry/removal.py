@@ -120,6 +120,8 @@ def _nothing_of(reference: str, verb: str) -> UserError:
         return UserError(
             f"{others[0].name} belongs to {others[0].origin}: {verb} it there ({others[0].path})"
         )
+    if os.path.lexists(reference):
+        return UserError(f"there is nothing of {reference} to {verb}: it was not pulled")
     names = [file.name or _first(file.reference) for file in pulled_files()]
     return no_such_model(reference, dict(zip(names, names, strict=True)))
 

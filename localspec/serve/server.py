@@ -5,6 +5,7 @@ second one ends them at once.
 """
 
 import gc
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from errno import EADDRNOTAVAIL
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -117,7 +119,8 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error
-        step = "check --host" if isinstance(error, socket.gaierror) else "use --port"
+        is_no_place = isinstance(error, socket.gaierror) or reason == os.strerror(EADDRNOTAVAIL)
+        step = "check --host" if is_no_place else "use --port"
         raise EngineError(f"{host}:{port} cannot be listened on ({reason}): {step}") from error
     return made
 

@@ -202,7 +202,8 @@ def _reference(reference: str) -> str:
         return name.name if name else reference
     place = locate(reference)
     if isinstance(place, Path):
-        raise UserError(f"{reference} is {place}, which is here already: there is nothing to pull")
+        found = reference if reference == str(place) else f"{reference} is {place}, which"
+        raise UserError(f"{found} is here already: there is nothing to pull")
     return place
 
 

@@ -94,6 +94,7 @@ WRONG = [
     ("/hepl", "did you mean /help?"),
     ("/file", "name a text file"),
     ("/file no-such-file", "cannot be read"),
+    ("/file /dev/null", "/dev/null is not a regular file"),
     ("/load nobody", "no conversation 'nobody'"),
     ("/export", "name a file"),
     ("/export talk.doc", ".md or .json"),
@@ -101,6 +102,7 @@ WRONG = [
     ("/temp -1", "between 0 and 100"),
     ("/temp nan", "finite"),
     ("/seed 1.5", "whole number"),
+    ("/seed inf", "whole number"),
     ("/spec fast", "/spec is one of auto, none, lookup, draft"),
     ("/spec draft", "needs a draft model"),
     ("/kv q9", "q9"),
@@ -118,6 +120,10 @@ def test_a_wrong_command_is_one_sentence_and_the_chat_goes_on() -> None:
     for (_, sentence), note in zip(WRONG, said, strict=False):
         assert sentence in note
     assert run.stdout == ANSWERS["a"] + "\n"
+
+
+def test_a_large_seed_is_kept_to_its_last_digit() -> None:
+    assert "seed 9007199254740993" in notes(piped("/seed 9007199254740993"))
 
 
 def test_help_lists_every_command_and_fits_60_columns() -> None:

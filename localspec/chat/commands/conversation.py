@@ -1,5 +1,6 @@
 """Commands on what was said, how it is shown, and where it is saved."""
 
+import stat
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -22,7 +23,11 @@ MEANINGS = {"ask": "you are asked", "drop": "the oldest turns go", "stop": "the 
 def read_text(path: Path) -> str:
     """A file's text. UserError where it cannot be read, is not text, or is absurdly large."""
     try:
-        if path.is_file() and path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        # A device has no end, and a pipe waits for its writer.
+        if not (stat.S_ISREG(status.st_mode) or path.is_dir()):
+            raise UserError(f"{path} is not a regular file: only text files can be added")
+        if status.st_size > MAX_BYTES:
             raise UserError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB: cut out a part")
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -119,13 +119,14 @@ def temp(state: ChatState, argument: str) -> None:
 def seed(state: ChatState, argument: str) -> None:
     """Set the seed of the next answer."""
     chat = state.chat
-    value = _number(argument, "/seed")
-    if value != int(value):
-        raise UserError(f"/seed is a whole number, not {argument}")
-    base = int(value) - chat.conversation.n_retries
+    try:
+        value = int(argument)  # no float has all digits of a large one
+    except ValueError as error:
+        raise UserError(f"/seed is a whole number, not {argument}") from error
+    base = value - chat.conversation.n_retries
     chat.set_sampling(seed=base)
     chat.remember(seed=base)
-    state.frontend.say(f"seed {int(value)}")
+    state.frontend.say(f"seed {value}")
 
 
 def _reload(state: ChatState, config: SessionConfig, **settings: Any) -> None:
