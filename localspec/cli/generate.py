@@ -78,10 +78,12 @@ def _logprobs(session: "Session", reply: "Reply") -> list[dict[str, Any]] | None
     """Of each token; null where nobody asked for them."""
     if reply.options.logprobs is None:
         return None
+    from localspec.engine.vocabulary import spelled
+
     vocabulary = session.target.vocabulary
 
     def one(token: int, logprob: float) -> dict[str, Any]:
-        text = vocabulary.piece(token) or vocabulary.text(token).encode()
+        text = spelled(vocabulary, token)
         return {"token": token, "text": text.decode(errors="replace"), "logprob": logprob}
 
     return [

@@ -23,7 +23,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.guard import OPEN_PAGE, CasedName
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem
-from localspec.serve.protocols.native import settings_of
+from localspec.serve.protocols.llama import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT
 from localspec.serve.queue import Job
 from localspec.serve.resident import Resident

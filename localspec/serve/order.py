@@ -13,6 +13,7 @@ from localspec.dialogue.markup import PLAIN, UNOPENED
 from localspec.dialogue.parser import AnswerParser
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import TemplateError
+from localspec.engine.vocabulary import spelled
 from localspec.serve.asked import (
     CHAT,
     COMPLETION,
@@ -27,7 +28,6 @@ from localspec.serve.asked import (
     wishes_of,
     with_defaults,
 )
-from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts
@@ -47,8 +47,6 @@ class OneAnswer:
     n_stable: int
     options: ReplyOptions
     echo: str = ""
-    texts: TokenTexts | None = None
-    """Where it is to say how likely its tokens are."""
 
     def submit(self, id_: int, wait_s: float | None, wishes: Wishes) -> Submit:
         """The message that asks for it."""
@@ -153,8 +151,7 @@ class Orders:
     def text_of(self, ids: Sequence[int]) -> str:
         """What tokens say, control tokens by their names."""
         vocabulary = self.session.target.vocabulary
-        pieces = (vocabulary.piece(i) or vocabulary.text(i).encode() for i in ids)
-        return b"".join(pieces).decode(errors="replace")
+        return b"".join(spelled(vocabulary, i) for i in ids).decode(errors="replace")
 
     def given(self, body: Any, known: frozenset[str] = CHAT) -> dict[str, Any]:
         """The fields of a body, with the server's own values where they are not given."""
@@ -188,9 +185,7 @@ class Orders:
                 )
             )
         generation = self.session.generations.of(ids, options)
-        n_stable, vocabulary = self.session.n_repeated(ids), self.session.target.vocabulary
-        texts = None if options.logprobs is None else TokenTexts(vocabulary)
-        return OneAnswer(generation, parser, n_stable, options, texts=texts)
+        return OneAnswer(generation, parser, self.session.n_repeated(ids), options)
 
     def _order(
         self, given: Mapping[str, Any], choices: list[OneAnswer], *, has_tools: bool = False

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localspec.dialogue.template import TemplateError
+from localspec.engine.vocabulary import spelled
 from localspec.serve.asked import body_of, checked, flag
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, refused
@@ -71,8 +72,7 @@ class Tokens:
 
     def _piece(self, token: int) -> str | list[int]:
         """A token's text, or its bytes where they are a part of a character."""
-        vocabulary = self._orders.session.target.vocabulary
-        piece = vocabulary.piece(token) or vocabulary.text(token).encode()
+        piece = spelled(self._orders.session.target.vocabulary, token)
         try:
             return piece.decode()
         except UnicodeDecodeError:

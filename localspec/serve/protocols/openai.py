@@ -19,12 +19,18 @@ from localspec.serve.answer import (
     progress_of,
     timings_of,
 )
-from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
-from localspec.serve.order import Orders
+from localspec.serve.order import Order, Orders
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.native import document_of
-from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event, quoted
+from localspec.serve.protocols.llama import NativeWriter, document_of, is_native
+from localspec.serve.protocols.protocol import (
+    PING,
+    AnswerWriter,
+    Door,
+    TokenTexts,
+    event,
+    quoted,
+)
 
 FINGERPRINT = f"localspec-{__version__}"
 _HOLE = "\0"
@@ -33,7 +39,7 @@ _NAMES = {"text": "content", "thought": "reasoning_content"}
 
 
 def doors(orders: Orders) -> list[Door]:
-    """The addresses of OpenAI's that answer."""
+    """The addresses of OpenAI's that answer; `/completions` without `/v1` is llama.cpp's, too."""
 
     def chat(answer: ServedAnswer, model: str) -> AnswerWriter:
         return ChatWriter(answer, model, orders)
@@ -41,10 +47,18 @@ def doors(orders: Orders) -> list[Door]:
     def text(answer: ServedAnswer, model: str) -> AnswerWriter:
         return TextWriter(answer, model, orders)
 
+    def either(body: Any) -> Order:
+        return (orders.native if is_native(body) else orders.completion)(body)
+
+    def either_writer(answer: ServedAnswer, model: str) -> AnswerWriter:
+        kind = NativeWriter if is_native(answer.order.given) else TextWriter
+        return kind(answer, model, orders)
+
     return [
         Door(("/v1/chat/completions",), orders.chat, chat, names_model=True),
         Door(("/chat/completions",), orders.chat, chat),
         Door(("/v1/completions",), orders.completion, text, names_model=True),
+        Door(("/completions",), either, either_writer),
     ]
 
 
@@ -56,6 +70,7 @@ class _Chunks:
 
     def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
         self._answer, self._model, self._orders = answer, model, orders
+        self._texts = TokenTexts(orders.session.target.vocabulary)
         self._head = {
             "id": self.id_ + answer.key,
             "object": self.kind,
@@ -124,9 +139,7 @@ class _Chunks:
         """What a chunk has of it."""
         raise NotImplementedError
 
-    def _logprobs(
-        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
-    ) -> dict[str, Any]:
+    def _logprobs(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
         """How likely tokens were, as this document has it."""
         raise NotImplementedError
 
@@ -136,8 +149,7 @@ class _Chunks:
         return {**self._head, "object": self.chunk_kind, "choices": [choice]}
 
     def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        texts = self._answer.order.choices[place].texts
-        return {"logprobs": self._logprobs(place, texts, said)} if texts and said else {}
+        return {"logprobs": self._logprobs(place, said)} if said else {}
 
     @property
     def _figures(self) -> dict[str, Any]:
@@ -168,12 +180,10 @@ class ChatWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, message=message, **likely)
 
-    def _logprobs(
-        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
-    ) -> dict[str, Any]:
+    def _logprobs(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
         runs = self._answer.choices[place].runs
         is_first = said[0] is self._answer.order.choices[place].generation.logprobs[0]
-        return texts.chat(said, runs[0].text if runs and is_first else None)
+        return self._texts.chat(said, runs[0].text if runs and is_first else None)
 
     def _new(self, news: News) -> dict[str, Any]:
         if isinstance(news, Ended | Progress):
@@ -192,10 +202,8 @@ class TextWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, text=choice.text, **likely)
 
-    def _logprobs(
-        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
-    ) -> dict[str, Any]:
-        return texts.completion(said, 0)
+    def _logprobs(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        return self._texts.completion(said, 0)
 
     def _new(self, news: News) -> dict[str, Any]:
         return {"text": getattr(news, "text", "")}
