@@ -17,13 +17,12 @@ from localspec.errors import LocalspecError
 from localspec.serve.answering import Answering, DirectSend, HttpLimits
 from localspec.serve.desk import Desk
 from localspec.serve.guard import OPEN_PAGE, CrossOrigin, HostGuard, KeyGuard
-from localspec.serve.information import Information, page_routes
+from localspec.serve.information import Information, Slots, page_routes
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, problem_of
 from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
 from localspec.serve.protocols.protocol import Door
 from localspec.serve.resident import HeldModel, Resident
-from localspec.serve.slots import Slots
 from localspec.serve.tokens import Tokens
 
 PAGES = {

@@ -30,8 +30,7 @@ from localspec.serve.asked import (
 )
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
-from localspec.serve.texts import Texts
-from localspec.serve.turns import continues, messages_of
+from localspec.serve.texts import Texts, continues, messages_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 

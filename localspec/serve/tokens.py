@@ -17,8 +17,7 @@ from localspec.serve.asked import body_of, checked, flag
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.protocols import anthropic, responses
-from localspec.serve.texts import checked_id
-from localspec.serve.turns import utf8
+from localspec.serve.texts import checked_id, utf8
 
 EMBEDDINGS = "this server makes no embeddings: serve an embedding model with llama-server"
 RANKS = "this server ranks nothing: serve a reranking model with llama-server"

@@ -14,7 +14,7 @@ from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
 from localspec.serve.protocols.protocol import Door
-from localspec.serve.turns import utf8
+from localspec.serve.texts import utf8
 
 COUNT = "/v1/messages/count_tokens"
 _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n*")

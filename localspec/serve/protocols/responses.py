@@ -13,7 +13,7 @@ from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.protocol import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
-from localspec.serve.turns import TEXTS, utf8
+from localspec.serve.texts import TEXTS, utf8
 
 _STORED = {
     "previous_response_id": "this server keeps no responses: send the whole conversation as input",
