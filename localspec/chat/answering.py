@@ -105,7 +105,7 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     Raises UserError where it does not fit and nothing may go, and Cancelled. What came before an
     error or Ctrl-C is kept.
     """
-    loaded.states.settle()
+    loaded.settle()
     loaded.transcript.use(loaded.session.prompts_for(chat.options, chat.conversation.date))
     turns = _make_room(chat, loaded, decide)
     prompt = loaded.transcript.prompt(chat.conversation.system, turns)
