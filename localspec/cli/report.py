@@ -46,7 +46,7 @@ def report(
     """
     results = [open_results(name) for name in files or [None]]
     if html:
-        from localspec.bench.report.page import page
+        from localspec.bench.report.documents import page
 
         write_text(html, "--html", page(results))
     if png:
@@ -89,7 +89,7 @@ def open_results(name: str | None) -> "Results":
 
 def print_results(results: "Sequence[Results]", form: Form) -> None:
     """Raises UserError where llama-bench could have measured none of them."""
-    from localspec.bench.report import llama_bench
+    from localspec.bench import llama_bench
     from localspec.bench.report.documents import csv_text, document, markdown_text
     from localspec.bench.report.tables import all_rows
     from localspec.cli.bench_tables import show
