@@ -10,7 +10,7 @@ import pytest
 from serving import FakeSession, SlowEngine, fake_desk, fake_server, served
 
 from localspec.chat import tty
-from localspec.cli.notify import live_line
+from localspec.cli.output import live_line
 from localspec.errors import EngineError
 from localspec.serve.answering import HttpLimits
 from localspec.serve.resident import Resident

@@ -12,9 +12,8 @@ import typer
 
 from localspec import paths
 from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
-from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
-from localspec.cli.output import make_folder, print_json
+from localspec.cli.output import bar, make_folder, notify, print_json
 from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count

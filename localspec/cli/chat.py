@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import typer
 
 from localspec.cli.flags import EngineFlags, ReplyFlags
-from localspec.cli.notify import notify
 from localspec.cli.options import KEYS_VARIABLE, ModelArgument, command, option
+from localspec.cli.output import notify
 from localspec.cli.prompts import check_text
 from localspec.errors import UserError
 from localspec.format import count

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from localspec.cli.flags import EngineFlags, GrammarFlags, ReplyFlags
-from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
-from localspec.cli.output import fields_of, print_json
+from localspec.cli.output import fields_of, notify, print_json, progress
 from localspec.cli.prompts import PromptFlags, PromptLines
 from localspec.errors import UserError
 from localspec.format import count

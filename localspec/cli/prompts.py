@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.options import option
+from localspec.cli.output import notify
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 

@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import fields_of, folding_table, make_folder, print_json, write_text
+from localspec.cli.output import (
+    fields_of,
+    folding_table,
+    make_folder,
+    notify,
+    print_json,
+    write_text,
+)
 from localspec.display import console as console_of
 from localspec.display import echo
 from localspec.errors import UserError

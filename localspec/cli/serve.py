@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localspec.cli.flags import EngineFlags, variable
-from localspec.cli.notify import live_line, notify, progress
 from localspec.cli.options import KEYS_VARIABLE, ModelArgument, command, option
+from localspec.cli.output import live_line, notify, progress
 from localspec.errors import UserError
 from localspec.format import count, plus_minus, speed
 from localspec.notify import silent
