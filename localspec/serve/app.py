@@ -1,9 +1,7 @@
 """The ASGI application: addresses, keys, other origins, and errors as each protocol writes them."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from localspec.errors import LocalspecError
-from localspec.serve.answering import Answering, DirectSend, HttpLimits
+from localspec.serve.answering import Answering, DirectSend, HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.guard import OPEN_PAGE, CrossOrigin, HostGuard, KeyGuard
-from localspec.serve.information import Information, Slots, page_routes
+from localspec.serve.information import Information
 from localspec.serve.order import Orders
 from localspec.serve.problem import BadRequestError, Problem, problem_of
 from localspec.serve.protocols import anthropic, anthropic_events, llama, openai, responses
@@ -35,36 +33,6 @@ _PAGE = {OPEN_PAGE, "/status"}
 """Of these nothing is said."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpOptions:
-    """How the server answers. `model`: the name that it gives itself.
-
-    `origins`: whose pages may ask, beside those of this machine. `hosts`: names that it answers at,
-    beside this machine's; None: any. `without`: of `PAGES`, those that it does not have.
-    """
-
-    model: str
-    keys: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
-    limits: HttpLimits = field(default_factory=HttpLimits)
-    about: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What /v1/models tells of the model."""
-    slot_folder: Path | None = None
-    """Where sequences are saved on request."""
-    aliases: tuple[str, ...] = ()
-    """Other names of the model."""
-    without: frozenset[str] = frozenset()
-    hosts: tuple[str, ...] | None = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of the model's."""
-        return (self.model, *self.aliases)
-
-
-Written = Callable[[Problem], dict[str, Any]]
-
-
 class Server:
     """`app` is the ASGI application."""
 
@@ -75,21 +43,21 @@ class Server:
         doors = [door for protocol in protocols for door in protocol.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
         self._written[anthropic.COUNT] = anthropic_events.written
-        answering = Answering(desk, options.names, options.limits)
-        routes = Information(orders, desk, options.names, options.about, resident).routes()
-        routes += Tokens(orders, options.limits.most_bytes).routes()
-        routes += Slots(desk, options.slot_folder).routes()
-        routes += page_routes(desk, options.model, orders.session.n_ctx, resident)
+        answering = Answering(desk, options)
+        routes = Information(orders, desk, options, resident).routes()
+        routes += Tokens(orders, options.most_bytes).routes()
         routes += answering.replays.routes()
         routes += [route for door in doors for route in _routes(answering, door)]
         missing = {path for name in options.without for path in PAGES[name]}
         routes = [route for route in routes if getattr(route, "path", "") not in missing]
         routes += [Route(path, _not_here, methods=["GET", "POST"]) for path in missing - _PAGE]
-        middleware = [Middleware(KeyGuard, keys=options.keys, written=self.written)]
+        middleware = [
+            Middleware(HostGuard, names=options.hosts, refusal=self.refusal),
+            Middleware(CrossOrigin, origins=options.origins),
+            Middleware(KeyGuard, keys=options.keys, refusal=self.refusal),
+        ]
         if resident:
-            middleware.append(Middleware(HeldModel, resident=resident, written=self.written))
-        middleware.insert(0, Middleware(CrossOrigin, origins=options.origins))
-        middleware.insert(0, Middleware(HostGuard, names=options.hosts, written=self.written))
+            middleware.append(Middleware(HeldModel, resident=resident, refusal=self.refusal))
         handlers: Any = {
             HTTPException: self._no_such_page, LocalspecError: self._failed, Exception: self._bug,
             ClientDisconnect: _gone,
@@ -98,28 +66,27 @@ class Server:
             Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
         )
 
-    def written(self, path: str, problem: Problem) -> dict[str, Any]:
+    def refusal(self, path: str, problem: Problem) -> Response:
         """An error as the protocol at an address, or above it, writes it."""
         while path and path not in self._written:
             path = path.rpartition("/")[0]
-        return self._written.get(path, Problem.as_openai)(problem)
-
-    def _response(self, request: Request, problem: Problem) -> Response:
-        document = self.written(request.url.path, problem)
+        document = self._written.get(path, Problem.as_openai)(problem)
         return JSONResponse(document, problem.status, problem.headers)
 
     def _no_such_page(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         told = {404: "there is no such page", 405: "this page takes another method"}
         sentence = f"{told.get(status, 'failed')}: {request.url.path}"
-        return self._response(request, Problem(status, sentence))
+        return self.refusal(request.url.path, Problem(status, sentence))
 
     def _failed(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, LocalspecError)
-        return self._response(request, problem_of(error))
+        return self.refusal(request.url.path, problem_of(error))
 
     def _bug(self, request: Request, error: Exception) -> Response:
-        return self._response(request, Problem(500, f"a bug in localspec ({error!r}): report it"))
+        return self.refusal(
+            request.url.path, Problem(500, f"a bug in localspec ({error!r}): report it")
+        )
 
 
 def _routes(answering: Answering, door: Door) -> list[BaseRoute]:

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from localspec.dialogue.template import TemplateError
 from localspec.engine.vocabulary import spelled
 from localspec.serve.asked import body_of, checked, flag
-from localspec.serve.order import Orders
+from localspec.serve.order import Orders, text_of
 from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.protocols import anthropic, responses
 from localspec.serve.texts import checked_id, utf8
@@ -82,9 +82,9 @@ class Tokens:
         ids = given.get("tokens", [])
         if not isinstance(ids, list):
             raise refused("tokens is no list of ids", "tokens")
-        n_vocab = self._orders.session.target.vocabulary.n_tokens
-        checked_ids = [checked_id(each, n_vocab, "tokens") for each in ids]
-        return {"content": self._orders.text_of(checked_ids)}
+        vocabulary = self._orders.session.target.vocabulary
+        checked_ids = [checked_id(each, vocabulary.n_tokens, "tokens") for each in ids]
+        return {"content": text_of(checked_ids, vocabulary)}
 
     def _counted(self, body: Any) -> dict[str, Any]:
         n = len(self._orders.chat_ids(self._orders.asked(self._orders.given(body))))

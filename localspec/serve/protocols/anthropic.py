@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localspec.serve.asked import among
+from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
@@ -39,9 +39,7 @@ def doors(orders: Orders) -> list[Door]:
 
 def chat_of(body: Any, *, is_answered: bool = True) -> dict[str, Any]:
     """The same as a body of OpenAI's chat. BadRequestError for what cannot be."""
-    if not isinstance(body, Mapping):
-        raise refused("the body is no JSON object: send one")
-    given = {name: value for name, value in body.items() if value is not None}
+    given = fields_of(body)
     if is_answered and given.get("max_tokens", -1) == -1:  # llama.cpp's for no limit is none here
         raise refused("max_tokens is no length: say how long the answer may be", "max_tokens")
     for name in _HOSTED:

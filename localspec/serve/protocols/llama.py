@@ -1,6 +1,6 @@
 """llama.cpp's /completion and /infill: a document a reply, which `verbose` puts beside others'."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from localspec.decode.logprobs import TokenLogprobs
@@ -14,9 +14,9 @@ from localspec.serve.answer import (
     timings_of,
 )
 from localspec.serve.messages import Progress
-from localspec.serve.order import Orders
-from localspec.serve.problem import Problem, refused
-from localspec.serve.protocols.protocol import PING, Door, TokenTexts, event
+from localspec.serve.order import Order, Orders, text_of
+from localspec.serve.problem import refused
+from localspec.serve.protocols.protocol import AnswerWriter, Door, TokenTexts, event
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
@@ -34,13 +34,9 @@ is done: clients show all of them."""
 
 def doors(orders: Orders) -> list[Door]:
     """The addresses that are llama.cpp's alone."""
-
-    def writer(answer: ServedAnswer, model: str) -> "NativeWriter":
-        return NativeWriter(answer, model, orders)
-
     return [
-        Door(("/completion",), orders.native, writer),
-        Door(("/infill",), orders.infill, writer),
+        Door(("/completion",), orders.native, NativeWriter),
+        Door(("/infill",), orders.infill, NativeWriter),
     ]
 
 
@@ -55,13 +51,11 @@ def is_native(body: Any) -> bool:
     return not body.get("model") or any(name in body for name in _NATIVE)
 
 
-class NativeWriter:
+class NativeWriter(AnswerWriter):
     """Of /completion: one document a reply, or a list of them where several were asked for."""
 
-    ping = PING
-
-    def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
-        self._answer, self._model, self._orders = answer, model, orders
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
+        super().__init__(answer, model)
         self._n_told = [0] * len(answer.choices)
         self._fields = answer.order.given.get("response_fields") or []
         if not isinstance(self._fields, list) or not all(isinstance(f, str) for f in self._fields):
@@ -73,26 +67,14 @@ class NativeWriter:
         found = [self._whole(place) for place in range(len(self._answer.choices))]
         return found[0] if len(found) == 1 else found
 
-    def opening(self) -> Iterable[str]:
-        """Nothing."""
-        return ()
-
     def said(self, place: int, news: Sequence[News]) -> Iterator[str]:
         """What is new of a choice."""
         for each in news:
             if isinstance(each, Ended):
-                said = self._likely(place, each.logprobs)
+                said = _likely(self._answer.order, place, each.logprobs)
                 yield event({**self._whole(place), "content": "", "tokens": [], **said})
             elif isinstance(each, Piece | Progress):
                 yield event(self._part(place, each))
-
-    def closing(self) -> Iterable[str]:
-        """Nothing: the last event of each choice says that it stops."""
-        return ()
-
-    def failed(self, problem: Problem) -> str:
-        """An error in a stream that has begun."""
-        return event(problem.as_openai())
 
     def _part(self, place: int, news: Piece | Progress) -> dict[str, Any]:
         if isinstance(news, Progress):
@@ -100,7 +82,7 @@ class NativeWriter:
             text, tokens = "", ()
         else:
             more = {"timings": timings_of([news.account])} if news.account else {}
-            more |= self._likely(place, news.logprobs)
+            more |= _likely(self._answer.order, place, news.logprobs)
             text, tokens = news.text, news.tokens
         self._n_told[place] += len(tokens)
         return {
@@ -121,46 +103,44 @@ class NativeWriter:
         read = {"prompt_n": news.n_read, "prompt_ms": 1e3 * news.read_s}
         return {"timings": {"cache_n": news.n_cached, **read, "predicted_n": 0, "predicted_ms": 0}}
 
-    def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        return _likely(self._answer.order.choices[place].options, self._orders, said)
-
     def _whole(self, place: int) -> dict[str, Any]:
-        whole = document_of(self._answer, place, self._model, self._orders)
-        return selected(whole, self._fields)
+        return selected(document_of(self._answer, place, self._model), self._fields)
 
 
-def document_of(answer: ServedAnswer, place: int, model: str, orders: Orders) -> dict[str, Any]:
+def document_of(answer: ServedAnswer, place: int, model: str) -> dict[str, Any]:
     """All of a choice that is done."""
-    given, asked, choice = answer.order.given, answer.order.choices[place], answer.choices[place]
-    generation, end = asked.generation, choice.end
+    order, choice, session = answer.order, answer.choices[place], answer.order.session
+    asked, end = order.choices[place], choice.end
+    generation = asked.generation
     assert end
     return {
         "index": place,
         "content": choice.text,
-        "tokens": list(generation.tokens) if given.get("return_tokens") else [],
+        "tokens": list(generation.tokens) if order.given.get("return_tokens") else [],
         "id_slot": -1,
         "stop": True,
         "model": model,
         "tokens_predicted": end.account.n_tokens,
         "tokens_evaluated": generation.n_prompt,
-        "generation_settings": settings_of(asked.options, orders.session)
-        | {"stream": answer.order.is_stream, "timings_per_token": answer.order.wishes.accounts},
-        "prompt": orders.text_of(generation.history[: generation.n_prompt]),
+        "generation_settings": settings_of(asked.options, session)
+        | {"stream": order.is_stream, "timings_per_token": order.wishes.accounts},
+        "prompt": text_of(generation.history[: generation.n_prompt], session.target.vocabulary),
         "has_new_line": "\n" in choice.text,
         "truncated": end.account.finish_reason == "context",
         "stop_type": _stop_type(end),
         "stopping_word": end.stopped_by or "",
         "tokens_cached": end.account.n_cached,
         "timings": timings_of([end.account]),
-        **_likely(asked.options, orders, generation.logprobs),
+        **_likely(order, place, generation.logprobs),
     }
 
 
-def _likely(options: ReplyOptions, orders: Orders, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+def _likely(order: Order, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
     """How likely tokens were, where that is wanted."""
+    options = order.choices[place].options
     if options.logprobs is None:
         return {}
-    texts = TokenTexts(orders.session.target.vocabulary)
+    texts = TokenTexts(order.session.target.vocabulary)
     return {"completion_probabilities": texts.native(said, drawn=options.drawn_logprobs)}
 
 

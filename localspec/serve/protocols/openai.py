@@ -3,7 +3,7 @@
 A stream says each tool call in one piece with its index and id.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from localspec import __version__
@@ -21,10 +21,8 @@ from localspec.serve.answer import (
 )
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
-from localspec.serve.problem import Problem
 from localspec.serve.protocols.llama import NativeWriter, document_of, is_native
 from localspec.serve.protocols.protocol import (
-    PING,
     AnswerWriter,
     Door,
     TokenTexts,
@@ -41,36 +39,28 @@ _NAMES = {"text": "content", "thought": "reasoning_content"}
 def doors(orders: Orders) -> list[Door]:
     """The addresses of OpenAI's that answer; `/completions` without `/v1` is llama.cpp's, too."""
 
-    def chat(answer: ServedAnswer, model: str) -> AnswerWriter:
-        return ChatWriter(answer, model, orders)
-
-    def text(answer: ServedAnswer, model: str) -> AnswerWriter:
-        return TextWriter(answer, model, orders)
-
     def either(body: Any) -> Order:
         return (orders.native if is_native(body) else orders.completion)(body)
 
     def either_writer(answer: ServedAnswer, model: str) -> AnswerWriter:
-        kind = NativeWriter if is_native(answer.order.given) else TextWriter
-        return kind(answer, model, orders)
+        return (NativeWriter if is_native(answer.order.given) else TextWriter)(answer, model)
 
     return [
-        Door(("/v1/chat/completions",), orders.chat, chat, names_model=True),
-        Door(("/chat/completions",), orders.chat, chat),
-        Door(("/v1/completions",), orders.completion, text, names_model=True),
+        Door(("/v1/chat/completions",), orders.chat, ChatWriter, names_model=True),
+        Door(("/chat/completions",), orders.chat, ChatWriter),
+        Door(("/v1/completions",), orders.completion, TextWriter, names_model=True),
         Door(("/completions",), either, either_writer),
     ]
 
 
-class _Chunks:
+class _Chunks(AnswerWriter):
     """What both kinds of OpenAI's documents share."""
 
     id_, kind, chunk_kind = "", "", ""
-    ping = PING
 
-    def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
-        self._answer, self._model, self._orders = answer, model, orders
-        self._texts = TokenTexts(orders.session.target.vocabulary)
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
+        super().__init__(answer, model)
+        self._texts = TokenTexts(answer.order.session.target.vocabulary)
         self._head = {
             "id": self.id_ + answer.key,
             "object": self.kind,
@@ -90,8 +80,7 @@ class _Chunks:
         """With `verbose` llama.cpp's document of a choice, which has the prompt as it was read."""
         if not self._answer.order.given.get("verbose"):
             return {}
-        found = document_of(self._answer, place, self._model, self._orders)
-        return {"__verbose": found}
+        return {"__verbose": document_of(self._answer, place, self._model)}
 
     def said(self, place: int, news: Sequence[News]) -> list[str]:
         """What is new of a choice."""
@@ -118,19 +107,11 @@ class _Chunks:
         self._frames[place, kind] = before, behind
         return before, behind
 
-    def opening(self) -> Iterable[str]:
-        """What a stream begins with."""
-        return ()
-
     def closing(self) -> Iterator[str]:
         """Behind all choices: the figures, if they are wanted."""
         if self._answer.order.wants_usage:
             yield event({**self._head, "object": self.chunk_kind, "choices": [], **self._figures})
         yield "data: [DONE]\n\n"
-
-    def failed(self, problem: Problem) -> str:
-        """An error in a stream that has begun."""
-        return event(problem.as_openai())
 
     def _choice(self, place: int, choice: AnswerChoice) -> dict[str, Any]:
         raise NotImplementedError

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import Any, Protocol
+from typing import Any
 
 from localspec.decode.logprobs import TokenLogprobs
 from localspec.engine.vocabulary import Vocabulary, spelled
@@ -22,34 +22,41 @@ PING = ": ping\n\n"
 """A comment of an event stream, which clients pass over."""
 
 
-class AnswerWriter(Protocol):
-    """Writes one answer: whole as `document`, or as texts of an event stream."""
+def event(document: Any, name: str | None = None) -> str:
+    """One event of a stream."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {_encoded(document)}\n\n"
+
+
+class AnswerWriter:
+    """Writes one answer: whole as `document`, or as texts of an event stream. `model`: its name."""
+
+    ping = PING
+    """What fills a silence."""
+
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
+        self._answer, self._model = answer, model
 
     @property
     def document(self) -> Any:
         """All of it, when every choice is done."""
-        ...
+        raise NotImplementedError
 
     def opening(self) -> Iterable[str]:
         """What a stream begins with."""
-        ...
+        return ()
 
     def said(self, place: int, news: Sequence[News]) -> Iterable[str]:
         """What is new of a choice."""
-        ...
+        raise NotImplementedError
 
     def closing(self) -> Iterable[str]:
         """What a stream ends with, behind all choices."""
-        ...
+        return ()
 
     def failed(self, problem: Problem) -> str:
         """An error in a stream that has begun; its last event."""
-        ...
-
-    @property
-    def ping(self) -> str:
-        """What fills a silence."""
-        ...
+        return event(problem.as_openai())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +70,6 @@ class Door:
     writer: Callable[[ServedAnswer, str], AnswerWriter]
     written: Callable[[Problem], dict[str, Any]] = Problem.as_openai
     names_model: bool = False
-
-
-def event(document: Any, name: str | None = None) -> str:
-    """One event of a stream."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {_encoded(document)}\n\n"
 
 
 class TokenTexts:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from localspec.errors import no_such
-from localspec.serve.asked import among
+from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols.protocol import Door
@@ -43,9 +43,7 @@ def doors(orders: Orders) -> list[Door]:
 
 def chat_of(body: Any) -> dict[str, Any]:
     """The same as a body of chat. BadRequestError for what cannot be."""
-    if not isinstance(body, Mapping):
-        raise refused("the body is no JSON object: send one")
-    given = {str(name): value for name, value in body.items() if value is not None}
+    given = fields_of(body)
     for name, sentence in _STORED.items():
         if given.pop(name, None):
             raise refused(sentence, name)
