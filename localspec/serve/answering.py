@@ -21,7 +21,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
-from localspec.serve.protocols.protocol import AnswerWriter, Door
+from localspec.serve.protocols import AnswerWriter, Door
 from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
 
 PING_S = 15.0

@@ -5,7 +5,7 @@ prompt by hand spells as control tokens is meant. The parts of a middle that is 
 text alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,14 @@ def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise refused(f"{where} is neither a text nor a list", where)
     return value
+
+
+def tools_of(given: dict[str, Any], made: Callable[[Any, str], dict[str, Any]]) -> dict[str, Any]:
+    """`tools` of another protocol as OpenAI's; none where none are given."""
+    tools = given.pop("tools", [])
+    if not isinstance(tools, list):
+        raise refused("tools is no list", "tools")
+    return {"tools": [made(each, f"tools[{i}]") for i, each in enumerate(tools)]} if tools else {}
 
 
 def utf8(text: Any, where: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
+from localspec.serve.protocols import Door
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
-from localspec.serve.protocols.protocol import Door
-from localspec.serve.texts import utf8
+from localspec.serve.texts import tools_of, utf8
 
 COUNT = "/v1/messages/count_tokens"
 _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n*")
@@ -159,12 +159,7 @@ def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _tools(given: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    tools = given.pop("tools", [])
-    if not isinstance(tools, list):
-        raise refused("tools is no list", "tools")
-    if tools:
-        made["tools"] = [_tool(each, f"tools[{i}]") for i, each in enumerate(tools)]
+    made = tools_of(given, _tool)
     choice = given.pop("tool_choice", None)
     if choice is None:
         return made

@@ -9,7 +9,7 @@ from typing import Any
 
 from localspec.serve.answer import Called, Ended, News, Piece, Run, ServedAnswer
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.protocol import AnswerWriter, event
+from localspec.serve.protocols import AnswerWriter, event
 
 _CALLER = {"type": "direct"}
 _NO_USAGE = {"cache_creation": None, "cache_creation_input_tokens": 0, "inference_geo": None,

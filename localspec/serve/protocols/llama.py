@@ -16,7 +16,7 @@ from localspec.serve.answer import (
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders, text_of
 from localspec.serve.problem import refused
-from localspec.serve.protocols.protocol import AnswerWriter, Door, TokenTexts, event
+from localspec.serve.protocols import AnswerWriter, Door, TokenTexts, event
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 

@@ -21,14 +21,14 @@ from localspec.serve.answer import (
 )
 from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders
-from localspec.serve.protocols.llama import NativeWriter, document_of, is_native
-from localspec.serve.protocols.protocol import (
+from localspec.serve.protocols import (
     AnswerWriter,
     Door,
     TokenTexts,
     event,
     quoted,
 )
+from localspec.serve.protocols.llama import NativeWriter, document_of, is_native
 
 FINGERPRINT = f"localspec-{__version__}"
 _HOLE = "\0"

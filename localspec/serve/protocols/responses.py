@@ -11,9 +11,9 @@ from localspec.errors import no_such
 from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
-from localspec.serve.protocols.protocol import Door
+from localspec.serve.protocols import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
-from localspec.serve.texts import TEXTS, utf8
+from localspec.serve.texts import TEXTS, tools_of, utf8
 
 _STORED = {
     "previous_response_id": "this server keeps no responses: send the whole conversation as input",
@@ -156,12 +156,7 @@ def _thought(item: Mapping[str, Any], where: str) -> str:
 
 
 def _tools(given: dict[str, Any]) -> dict[str, Any]:
-    tools, choice = given.pop("tools", []), given.pop("tool_choice", None)
-    if not isinstance(tools, list):
-        raise refused("tools is no list", "tools")
-    made: dict[str, Any] = {}
-    if tools:
-        made["tools"] = [_tool(each, f"tools[{i}]") for i, each in enumerate(tools)]
+    made, choice = tools_of(given, _tool), given.pop("tool_choice", None)
     if isinstance(choice, Mapping):
         if choice.get("type") != "function":
             raise refused(f"tool_choice {choice!r} is not supported", "tool_choice")

@@ -20,7 +20,7 @@ from localspec.serve.answer import (
 )
 from localspec.serve.messages import Progress
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.protocol import AnswerWriter, event
+from localspec.serve.protocols import AnswerWriter, event
 
 _REPEATED = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True,
