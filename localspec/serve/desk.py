@@ -68,15 +68,12 @@ class Desk:
     """
 
     def __init__(
-        self,
-        scheduler: Scheduler,
-        remake: Callable[[Session], Scheduler] | None = None,
-        clock: Callable[[], float] = perf_counter,
+        self, scheduler: Scheduler, remake: Callable[[Session], Scheduler] | None = None
     ) -> None:
-        self.scheduler, self.clock = scheduler, clock
+        self.scheduler, self.clock = scheduler, perf_counter
         self.remake = remake or (lambda session: self.scheduler)
         self.metrics, self.recent = Metrics(), Recent()
-        self.began = clock()
+        self.began = self.clock()
         self._messages = SimpleQueue[tuple[Message | _Call[Any], Listener | None]]()
         self._listeners: dict[int, Listener] = {}
         self._ids = count(1)
