@@ -194,8 +194,7 @@ def _shortage(chat: Chat, loaded: LoadedModel, n_answered: int) -> Shortage | No
     def n_without(k: int) -> int:
         return len(loaded.transcript.prompt(conversation.system, seen[k:])) + n_answered
 
-    sizes = [len(turn.question) + len(turn.answer.text if turn.answer else "") for turn in seen]
-    return shortage(n_without, sizes, n_ctx, n_reserve)
+    return shortage(n_without, conversation.sizes, n_ctx, n_reserve)
 
 
 def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[int] | None:

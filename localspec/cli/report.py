@@ -75,20 +75,16 @@ def open_results(name: str | None) -> "Results":
 
     None: the newest of all.
     """
-    from localspec import paths
     from localspec.bench.llama_bench import results_of, rows_in
-    from localspec.bench.store import read_results, result_files
+    from localspec.bench.store import path_of, read_results, result_files, results_folder
     from localspec.store import read_text
 
-    folder = paths.data_dir() / "results"
-    path = folder if name is None else Path(name).expanduser()
+    path = results_folder() if name is None else path_of(name)
     if path.is_dir() or name is None:
         newest = next(iter(result_files(path)), None)
         if newest is None:
             raise UserError(f"there are no results in {path}: run `localspec bench` first")
         return read_results(newest)
-    kept = folder / name
-    path = kept if not path.exists() and kept.exists() else path
     rows = rows_in(read_text(path, str(path)))
     return results_of(path, rows) if rows else read_results(path)
 
