@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, get_args, overload
 from localspec.dialogue.prompts import checked_text, messages_of
 from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
-from localspec.notify import Notify, Progress
 from localspec.registry.resolve import resolve
 from localspec.session.config import (
     ReplyKeywords,
@@ -69,7 +68,7 @@ def load(
     chosen = replace(settings or Settings(), **fields)
     given = frozenset(chosen.changed) | frozenset(fields) if profile else None
     name = None if name_or_path is None else str(name_or_path)
-    return Model.open(session_config(name, chosen, given, _log.info), _log.info)
+    return Model(Session.open(session_config(name, chosen, given, _log.info), _log.info))
 
 
 class Model:
@@ -84,18 +83,6 @@ class Model:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-
-    @classmethod
-    def open(
-        cls,
-        config: SessionConfig,
-        notify: Notify,
-        on_progress: Progress = lambda fraction: None,
-        *,
-        talks: bool = False,
-    ) -> Self:
-        """Load a configuration; `on_progress` hears the finished fraction. As `Session.open`."""
-        return cls(Session.open(config, notify, on_progress, talks=talks))
 
     def close(self) -> None:
         """Free the engine's memory; a reply that runs ends first. A second call does nothing."""

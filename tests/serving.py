@@ -18,8 +18,7 @@ from localspec.decode.speculator import Plain
 from localspec.dialogue.prompts import Prompts
 from localspec.engine.interrupt import Interrupt
 from localspec.notify import silent
-from localspec.serve.answering import HttpLimits
-from localspec.serve.app import HttpOptions
+from localspec.serve.answering import HttpOptions
 from localspec.serve.desk import Desk
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
@@ -152,9 +151,8 @@ def served(
 ) -> Iterator[Served]:
     """A running server on a free port."""
     defaults = options.pop("defaults", {})
-    limits = HttpLimits(**{k: options.pop(k) for k in HttpLimits.__annotations__ if k in options})
-    options = {"model": "tiny", "limits": limits, **options}
-    running = Running(session, desk, HttpOptions(**options), resident, defaults=defaults)
+    how = HttpOptions(**{"model": "tiny", **options})
+    running = Running(session, desk, how, resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=([listener],))

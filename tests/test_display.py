@@ -19,7 +19,7 @@ from localspec.chat import views
 from localspec.chat.frontend import PlainView
 from localspec.chat.views import THEME, DraftsView, PlainThoughtView, ScreenView
 from localspec.cli.main import _fail
-from localspec.cli.notify import notify
+from localspec.cli.output import notify
 from localspec.decode.step import Step
 from localspec.dialogue.answer_parser import AnswerParser
 from localspec.dialogue.markup import EVERY, UNOPENED, AnswerPart

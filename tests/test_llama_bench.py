@@ -8,9 +8,9 @@ import pytest
 from command import assert_refused, localspec
 from measured import results
 
+from localspec.bench import llama_bench
 from localspec.bench.compare import compare
 from localspec.bench.llama_bench import results_of, rows_in
-from localspec.bench.report import llama_bench
 from localspec.bench.report.tables import all_rows
 from localspec.bench.row import rows_of
 from localspec.errors import UserError

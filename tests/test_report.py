@@ -14,7 +14,7 @@ from measured import cases, results
 
 from localspec.bench.report.chart import Chart, ChartPoint, Series, log_ticks, ticks
 from localspec.bench.report.charts import charts_of
-from localspec.bench.report.page import page
+from localspec.bench.report.documents import page
 from localspec.bench.report.svg import WIDTH, picture
 from localspec.bench.report.tables import all_rows
 from localspec.bench.sample import Sample

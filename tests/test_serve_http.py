@@ -18,7 +18,7 @@ from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
 from localspec.serve.asked import check_defaults
 from localspec.serve.server import bound, listening
-from localspec.serve.turns import messages_of
+from localspec.serve.texts import messages_of
 
 CHAT = "/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]

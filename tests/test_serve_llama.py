@@ -9,7 +9,7 @@ from serving import Served, data_of, events_of, fake_server
 
 from localspec.decode.logprobs import TokenLogprobs
 from localspec.engine.vocabulary import FimTokens
-from localspec.serve.logprobs import TokenTexts
+from localspec.serve.protocols import TokenTexts
 
 FEW = {"n_predict": 6, "temperature": 0}
 

@@ -10,7 +10,7 @@ from localspec.decode.speculator import Plain
 from localspec.dialogue.markup import PLAIN, UNOPENED
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
-from localspec.serve.many import AHEAD, Many
+from localspec.serve.desk import AHEAD, Many
 from localspec.session.config import reply_options
 from localspec.session.reply import Reply, Turns
 

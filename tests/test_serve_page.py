@@ -10,8 +10,8 @@ import pytest
 from browser import Tab, tab
 from serving import Served, fake_server
 
-from localspec.serve.desk import BIN_S, N_BINS, Recent
 from localspec.serve.messages import Pass
+from localspec.serve.metrics import BIN_S, N_BINS, Recent
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 

@@ -10,9 +10,8 @@ import pytest
 from serving import FakeSession, SlowEngine, fake_desk, fake_server, served
 
 from localspec.chat import tty
-from localspec.cli.notify import live_line
+from localspec.cli.output import live_line
 from localspec.errors import EngineError
-from localspec.serve.answering import HttpLimits
 from localspec.serve.resident import Resident
 
 FEW: dict[str, Any] = {"max_tokens": 4, "temperature": 0}
@@ -104,7 +103,7 @@ def test_a_server_answers_before_and_after_it_was_freed() -> None:
 
 def test_a_strict_server_has_its_model_alone() -> None:
     said = [{"role": "user", "content": "Hello"}]
-    with fake_server(limits=HttpLimits(is_strict=True)) as server:
+    with fake_server(is_strict=True) as server:
         for path, body in (("/v1/chat/completions", {"messages": said}),
                            ("/v1/completions", {"prompt": "x"})):  # fmt: skip
             status, document = server.post(path, model="other", **body, **FEW)

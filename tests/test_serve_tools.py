@@ -14,7 +14,7 @@ from localspec.dialogue.template import ChatTemplate
 from localspec.dialogue.tools import calls_of, checked_tools
 from localspec.errors import UserError
 from localspec.serve.problem import BadRequestError
-from localspec.serve.turns import messages_of
+from localspec.serve.texts import messages_of
 
 PARIS = {"city": "Paris"}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": {}}}

@@ -12,7 +12,7 @@ from localspec.dialogue.template import ChatTemplate
 from localspec.dialogue.tools import CALL, calls_of, knows_tools, with_tools
 from localspec.errors import UserError
 from localspec.serve.problem import BadRequestError
-from localspec.serve.turns import continues, messages_of
+from localspec.serve.texts import continues, messages_of
 
 TOOL = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
 CALLED = {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}

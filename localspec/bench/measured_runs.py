@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from localspec import paths
 from localspec.bench.llama_bench import Row, is_row, rows_in
 from localspec.bench.report.documents import document
-from localspec.bench.store import read_results
+from localspec.bench.store import path_of, read_results
 from localspec.errors import UserError
 from localspec.forecast.measured import MeasuredRun
 from localspec.format import count
@@ -31,11 +30,7 @@ class _LeftOutError(Exception):
 
 def runs_of(names: Iterable[str | Path], notify: Notify) -> tuple[MeasuredRun, ...]:
     """Of files by path, or by name in the folder of results."""
-    folder = paths.data_dir() / "results"
-    found = [Path(name).expanduser() for name in names]
-    files = [path if path.exists() or not (folder / path).exists() else folder / path
-             for path in found]  # fmt: skip
-    return tuple(run for path in files for run in read_runs(path, notify))
+    return tuple(run for path in map(path_of, names) for run in read_runs(path, notify))
 
 
 def read_runs(path: Path, notify: Notify) -> tuple[MeasuredRun, ...]:

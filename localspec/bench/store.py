@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localspec import paths
 from localspec.bench.case import Case
 from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Measurement
@@ -102,6 +103,18 @@ class Writer:
         document = {"format": FORMAT, "record": kind, **document_of(value)}
         self._lines.append(json.dumps(document, allow_nan=False))
         write_text(self.path, "\n".join(self._lines) + "\n")
+
+
+def results_folder() -> Path:
+    """Where results are, unless they are sent elsewhere."""
+    return paths.data_dir() / "results"
+
+
+def path_of(name: str | Path) -> Path:
+    """A file of results by its path, or by its name in their folder."""
+    path = Path(name).expanduser()
+    kept = results_folder() / path
+    return kept if kept.exists() and not path.exists() else path
 
 
 def result_files(folder: Path) -> list[Path]:

@@ -27,14 +27,13 @@ SHARE_KEPT = 2
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A prompt that leaves less than `n_reserve` of `n_ctx` tokens.
+    """A prompt that leaves too few of `n_ctx` tokens for an answer.
 
     Without `n_droppable` turns it would have `n_after` tokens.
     """
 
     n_prompt: int
     n_ctx: int
-    n_reserve: int
     n_droppable: int
     n_after: int
 
@@ -75,7 +74,7 @@ def shortage(
     left = [sum(sizes[k:]) / (sum(sizes) or 1) for k in range(len(sizes))]
     guess = next((k for k, share in enumerate(left) if share * n_prompt <= target), len(sizes))
     n_droppable = fewest(lambda k: count(k) <= target, len(sizes) - 1, guess)
-    return Shortage(n_prompt, n_ctx, n_reserve, n_droppable, count(n_droppable))
+    return Shortage(n_prompt, n_ctx, n_droppable, count(n_droppable))
 
 
 def fewest(is_enough: Callable[[int], bool], most: int, guess: int) -> int:
@@ -105,7 +104,7 @@ def respond(chat: Chat, loaded: LoadedModel, view: AnswerView, decide: Decide) -
     Raises UserError where it does not fit and nothing may go, and Cancelled. What came before an
     error or Ctrl-C is kept.
     """
-    loaded.states.settle()
+    loaded.settle()
     loaded.transcript.use(loaded.session.prompts_for(chat.options, chat.conversation.date))
     turns = _make_room(chat, loaded, decide)
     prompt = loaded.transcript.prompt(chat.conversation.system, turns)
@@ -195,8 +194,7 @@ def _shortage(chat: Chat, loaded: LoadedModel, n_answered: int) -> Shortage | No
     def n_without(k: int) -> int:
         return len(loaded.transcript.prompt(conversation.system, seen[k:])) + n_answered
 
-    sizes = [len(turn.question) + len(turn.answer.text if turn.answer else "") for turn in seen]
-    return shortage(n_without, sizes, n_ctx, n_reserve)
+    return shortage(n_without, conversation.sizes, n_ctx, n_reserve)
 
 
 def _without_old_turns(chat: Chat, loaded: LoadedModel, run: AnswerRun) -> list[int] | None:

@@ -176,6 +176,13 @@ class Conversation:
         return self.turns[self.n_dropped :]
 
     @property
+    def sizes(self) -> list[int]:
+        """Characters of these."""
+        return [
+            len(turn.question) + len(turn.answer.text if turn.answer else "") for turn in self.seen
+        ]
+
+    @property
     def _answered(self) -> tuple[Turn, ...]:
         return self.turns[:-1] if self.pending is not None else self.turns
 

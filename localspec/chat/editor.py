@@ -17,7 +17,7 @@ from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.styles import Style
 
-from localspec.chat.commands import Command
+from localspec.chat.repl import Command
 
 
 class TypedBefore(FileHistory):

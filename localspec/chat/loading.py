@@ -1,40 +1,74 @@
 """A model that loads while the prompt already takes input, and who answers once it is there.
 
 Nothing here imports the engine or a session: they are imported in the thread that loads.
+
+A saved cache lets a conversation go on tomorrow without being read again. Each conversation has one
+file, named after what the cache depends on (`state_key`). The file holds its own tokens; a prompt
+reuses what it shares with them.
 """
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localspec import paths
+from localspec.chat.archive import Record
 from localspec.chat.remote import RemoteModel
+from localspec.dialogue.transcript import Transcript
+from localspec.errors import EngineError
 from localspec.format import count
-from localspec.notify import Progress
+from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
-    from localspec.chat.archive import Record
-    from localspec.chat.states import States
-    from localspec.dialogue.transcript import Transcript
-    from localspec.forecast.forecast import Expectation
     from localspec.session.config import ReplyOptions, SessionConfig
     from localspec.session.session import Session
 
+ENDING = ".state"
+MAX_BEHIND_BYTES = 256_000_000
+"""A quarter of a second of a fast disk; larger states are written once, on leaving."""
+MAX_BYTES = 2_000_000_000
+MAX_ALL_BYTES = 4_000_000_000
 
-@dataclass(frozen=True, slots=True)
+
 class LoadedModel:
     """A session with its transcript, its saved caches and the speed it should reach here.
 
-    `n_restored`: tokens of the conversation whose cache came from disk.
+    A small cache is written in the background while the user reads and types, a large one when
+    they leave. The oldest files go when all together grow too large. `n_restored`: tokens of the
+    conversation whose cache came from disk.
     """
 
-    session: "Session"
-    config: "SessionConfig"
-    transcript: "Transcript"
-    states: "States"
-    expectation: "Expectation | None"
-    n_restored: int
+    def __init__(self, session: "Session", config: "SessionConfig", record: Record) -> None:
+        from localspec.forecast.forecast import Expectation  # noqa: PLC0415 - as all that answers
+        from localspec.session.disk_cache import state_key  # noqa: PLC0415
+
+        target, facts = session.plan.target, session.plan.facts
+        self.session, self.config = session, config
+        self.transcript = Transcript(session.prompts, facts.tokenizer.digest, session.markup)
+        self.expectation = Expectation.of(target, facts)
+        self._key = state_key(target)
+        self._thread: threading.Thread | None = None
+        self._saved: tuple[str, list[int]] | None = None
+        self.n_restored = self.restore(record)
+
+    @classmethod
+    def open(
+        cls, config: "SessionConfig", record: Record, notify: Notify, on_progress: Progress
+    ) -> "LoadedModel":
+        """Load a model and the saved cache of a conversation. Raises LocalspecError."""
+        from localspec.session.chat_template import NO_TEMPLATE  # noqa: PLC0415 - as above
+        from localspec.session.session import Session  # noqa: PLC0415
+
+        session = Session.open(config, notify, on_progress, talks=True)
+        try:
+            if session.prompts.template is None:
+                notify(NO_TEMPLATE)
+            return cls(session, config, record)
+        except BaseException:
+            session.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -81,22 +115,74 @@ class LoadedModel:
         """With what the model's file recommends."""
         return self.session.effective(options)
 
-    def restore(self, record: "Record") -> None:
-        """Load the cache of a conversation, if it was saved."""
-        self.states.restore(record)
+    def restore(self, record: Record) -> int:
+        """Load the cache of a conversation, if it was saved; returns its tokens, 0 for nothing."""
+        path = self._path(record)
+        if not path.exists() or not self.session.context.restore(path):
+            return 0
+        tokens = list(self.session.context.tokens)
+        self._saved = record.id, tokens
+        return len(tokens)
 
-    def save(self, record: "Record") -> None:
-        """Write the cache to disk, if it holds something new."""
-        self.states.save(record)
+    def save_behind(self, record: Record) -> None:
+        """Begin to save, if that is quick; `settle` before the next use of the context."""
+        self.settle()
+        if self.session.context.state_bytes <= MAX_BEHIND_BYTES:
+            self._thread = threading.Thread(target=self._save, args=(record,), daemon=True)
+            self._thread.start()
 
-    def save_behind(self, record: "Record") -> None:
-        """Likewise in the background, if that is quick."""
-        self.states.save_behind(record)
+    def settle(self) -> None:
+        """Wait until the context is free."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def save(self, record: Record) -> None:
+        """Save now, unless that was done or is too large."""
+        self.settle()
+        if self.session.context.state_bytes <= MAX_BYTES:
+            self._save(record)
 
     def close(self) -> None:
         """Free the models."""
-        self.states.settle()
+        self.settle()
         self.session.close()
+
+    def _save(self, record: Record) -> None:
+        context = self.session.context
+        if not context.tokens or self._saved == (record.id, context.tokens):
+            return
+        path = self._path(record)
+        try:
+            context.save(path)
+        except EngineError:
+            return  # a cache can be made again
+        self._saved = record.id, list(context.tokens)
+        for other in folder().glob(f"{record.id}.*{ENDING}"):
+            if other != path:
+                other.unlink(missing_ok=True)
+        _trim(path)
+
+    def _path(self, record: Record) -> Path:
+        return folder() / f"{record.id}.{self._key}{ENDING}"
+
+
+def folder() -> Path:
+    """The folder of saved caches."""
+    path = paths.cache_dir() / "conversations"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _trim(newest: Path) -> None:
+    """Remove the oldest files until the rest is small enough."""
+    files = sorted(folder().glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime_ns)
+    total = sum(path.stat().st_size for path in files)
+    for path in files:
+        if total <= MAX_ALL_BYTES or path == newest:
+            return
+        total -= path.stat().st_size
+        path.unlink(missing_ok=True)
 
 
 Partner = LoadedModel | RemoteModel

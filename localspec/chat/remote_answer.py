@@ -171,10 +171,9 @@ def _make_room(chat: Chat, error: ContextError, decide: Decide) -> None:
 
 def _shortage(chat: Chat, error: ContextError) -> Shortage | None:
     """Tokens are the server's; a turn has its share of them by its length."""
-    seen, n_ctx = chat.conversation.seen, error.n_ctx
+    sizes, n_ctx = chat.conversation.sizes, error.n_ctx
     if not error.n_prompt or not n_ctx:
         return None
-    sizes = [len(turn.question) + len(turn.answer.text if turn.answer else "") for turn in seen]
     n_each = error.n_prompt / (sum(sizes) or 1)
     n_reserve = reserve(n_ctx, chat.options.max_tokens)
     return shortage(lambda k: round(n_each * sum(sizes[k:])), sizes, n_ctx, n_reserve)

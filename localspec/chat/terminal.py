@@ -13,12 +13,12 @@ from rich.text import Text
 from localspec import paths
 from localspec.chat.answering import RoomDecision, Shortage
 from localspec.chat.chat import Chat
-from localspec.chat.commands import commands_of
 from localspec.chat.conversation import Conversation
 from localspec.chat.editor import Editor
 from localspec.chat.figures import SEPARATOR, Figures, context_text, line
 from localspec.chat.frontend import AnswerView, Frontend
 from localspec.chat.loading import LoadedModel, LoadingModel, Partner
+from localspec.chat.repl import commands_of
 from localspec.chat.tty import Waiting, WatchedView, quiet_terminal, terminal_size
 from localspec.chat.views import DraftsView, PlainThoughtView, ScreenView, screen_console, warm_up
 from localspec.format import percent

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec import paths
 from localspec.cli.bench_options import RunFlags, SweepFlags, sweep_of
-from localspec.cli.notify import bar, notify
 from localspec.cli.options import command
-from localspec.cli.output import make_folder, print_json
+from localspec.cli.output import bar, make_folder, notify, print_json
 from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
@@ -45,12 +43,12 @@ def bench(
 
     localspec bench --same-answer
     """
-    from localspec.bench.store import Writer
+    from localspec.bench.store import Writer, results_folder
 
     if run.same_answer:
         _same_answer(flags, arguments or [], as_json=run.as_json)
         return
-    folder = make_folder(run.output or paths.data_dir() / "results", "-o")
+    folder = make_folder(run.output or results_folder(), "-o")
     goes_on = run.resume and not arguments and flags == SweepFlags()
     header = None if goes_on else _header(flags, run, arguments or [])
     if run.dry_run:

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 
-from localspec.cli.notify import notify
 from localspec.cli.options import MAX_TOKENS, numbers, option, setting, several, values_of
+from localspec.cli.output import notify
 from localspec.errors import UserError
 from localspec.fields import Choice, Row, Switch, value_text
 from localspec.settings import NONE, ROWS, Speculation

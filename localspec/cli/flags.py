@@ -9,8 +9,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from localspec.cli.notify import notify
 from localspec.cli.options import option
+from localspec.cli.output import notify
 from localspec.cli.prompts import check_text
 from localspec.cli.pull import fetched
 from localspec.errors import UserError

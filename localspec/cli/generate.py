@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from localspec.cli.flags import EngineFlags, GrammarFlags, ReplyFlags
-from localspec.cli.notify import notify, progress
 from localspec.cli.options import ModelArgument, command, option
-from localspec.cli.output import fields_of, print_json
+from localspec.cli.output import fields_of, notify, print_json, progress
 from localspec.cli.prompts import PromptFlags, PromptLines
 from localspec.errors import UserError
 from localspec.format import count
@@ -78,10 +77,12 @@ def _logprobs(session: "Session", reply: "Reply") -> list[dict[str, Any]] | None
     """Of each token; null where nobody asked for them."""
     if reply.options.logprobs is None:
         return None
+    from localspec.engine.vocabulary import spelled
+
     vocabulary = session.target.vocabulary
 
     def one(token: int, logprob: float) -> dict[str, Any]:
-        text = vocabulary.piece(token) or vocabulary.text(token).encode()
+        text = spelled(vocabulary, token)
         return {"token": token, "text": text.decode(errors="replace"), "logprob": logprob}
 
     return [

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import fields_of, folding_table, print_json, table_of
+from localspec.cli.output import fields_of, folding_table, notify, print_json, table_of
 from localspec.display import console
 from localspec.format import size
 

@@ -124,7 +124,10 @@ COMMANDS = {
     "list": "List the models on this machine, by the names that commands take.",
 }
 """Each command's first sentence, so that an overview needs none of their modules."""
-_MODULES = {"compare": "report", "verify": "pull", "remove": "pull", "quantize": "quality"}
+_MODULES = {
+    "compare": "report", "export": "tune", "quantize": "quality", "remove": "pull",
+    "verify": "pull",
+}  # fmt: skip
 """Of commands that share a module; the others have one of their own name."""
 _FUNCTIONS = {"list": "list_models"}
 _OF_LLAMA_CPP = ("-hf", "-hfr", "--hf-repo")

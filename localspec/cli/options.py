@@ -272,9 +272,7 @@ def _plain(kind: Any, value: Any, limits: Any) -> Any:
         return _OTHER
     is_plain = isinstance(value, str) and pattern.fullmatch(value)
     number: Any = kind(value) if is_plain else value
-    is_within = type(number) is kind and _within(number, limits.min, limits.max)
-    return number if is_within else _OTHER
-
-
-def _within(value: float, low: float | None, high: float | None) -> bool:
-    return (low is None or value >= low) and (high is None or value <= high)
+    if type(number) is not kind:
+        return _OTHER
+    is_low = limits.min is not None and number < limits.min
+    return _OTHER if is_low or (limits.max is not None and number > limits.max) else number

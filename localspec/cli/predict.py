@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.options import (
     MAX_TOKENS,
     JsonFlag,
@@ -18,7 +17,7 @@ from localspec.cli.options import (
     several,
     share,
 )
-from localspec.cli.output import fields_of, print_json
+from localspec.cli.output import fields_of, notify, print_json
 from localspec.errors import UserError
 from localspec.settings import MAX_THREADS, FlashAttention, Split
 

@@ -199,12 +199,11 @@ def _speeds(forecast: Forecast) -> Chart:
     rows = [r for r in forecast.rows if (r.cache, r.batch) == (first.cache, first.batch)]
     names = {"mid": "predicted", "low": "80 % interval", "high": ""}
     series = tuple(
-        Series(
+        Series.line(
             label,
-            tuple(ChartPoint(row.depth, getattr(row.decode, name)) for row in rows),
-            "line",
+            (ChartPoint(row.depth, getattr(row.decode, name)) for row in rows),
+            0 if name == "mid" else None,
             dashed=name != "mid",
-            tone=0 if name == "mid" else None,
         )
         for name, label in names.items()
     )
@@ -235,7 +234,7 @@ def _resting(forecast: Forecast) -> list[Chart]:
         if found
     ]
     ends = [f(each.predicted_per_s for each in runs) for f in (min, max)]
-    equal = Series("", tuple(ChartPoint(x, x) for x in ends), "line", tone=None)
+    equal = Series.line("", (ChartPoint(x, x) for x in ends))
     title = f"rests on {len(runs)} measured runs"
     labels = ("tokens per second, predicted without them", "measured")
     return [Chart("runs", title, "", *labels, (equal, *series), is_log=True)]
@@ -244,13 +243,12 @@ def _resting(forecast: Forecast) -> list[Chart]:
 def _gains(row: SpeculationRow) -> Chart:
     """Speed-up by draft length, a line for each acceptance with its best length marked."""
     lengths = range(row.costs.max_draft + 1)
-    plain = Series("", tuple(ChartPoint(n, 1.0) for n in lengths), "line", tone=None)
+    plain = Series.line("", (ChartPoint(n, 1.0) for n in lengths))
     lines = [
-        Series(
+        Series.line(
             f"{percent(gain.acceptance)} accepted, best {gain.n_draft}",
-            tuple(ChartPoint(n, row.costs.speedup(gain.acceptance, n)) for n in lengths),
-            "line",
-            tone=i,
+            (ChartPoint(n, row.costs.speedup(gain.acceptance, n)) for n in lengths),
+            i,
         )
         for i, gain in enumerate(row.best)
     ]

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.options import option
+from localspec.cli.output import notify
 from localspec.errors import LocalspecError, UserError
 from localspec.format import count
 
@@ -172,7 +172,7 @@ class PromptLines:
         return n_failed
 
     def _answers(self, model: "Model", document: Document) -> Iterator[dict[str, Any]]:
-        from localspec.serve.many import AHEAD, Many
+        from localspec.serve.desk import AHEAD, Many
         from localspec.serve.server import Load, scheduler_of
 
         heads: list[dict[str, Any]] = []

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from localspec.cli.notify import notify, transfers
 from localspec.cli.options import JsonFlag, model_names, pulled_names
-from localspec.cli.output import fields_of, print_json
+from localspec.cli.output import fields_of, notify, print_json, transfers
 from localspec.display import echo
 from localspec.errors import LocalspecError, UserError
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from localspec.cli.notify import WIDE, notify, progress, stages
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting, several
-from localspec.cli.output import print_json, ruled_table
+from localspec.cli.output import WIDE, notify, print_json, progress, ruled_table, stages
 from localspec.display import console as console_of
 from localspec.display import echo
 from localspec.format import percent

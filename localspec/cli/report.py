@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from localspec.cli.notify import notify
 from localspec.cli.options import JsonFlag
-from localspec.cli.output import fields_of, folding_table, make_folder, print_json, write_text
+from localspec.cli.output import (
+    fields_of,
+    folding_table,
+    make_folder,
+    notify,
+    print_json,
+    write_text,
+)
 from localspec.display import console as console_of
 from localspec.display import echo
 from localspec.errors import UserError
@@ -46,7 +52,7 @@ def report(
     """
     results = [open_results(name) for name in files or [None]]
     if html:
-        from localspec.bench.report.page import page
+        from localspec.bench.report.documents import page
 
         write_text(html, "--html", page(results))
     if png:
@@ -69,27 +75,23 @@ def open_results(name: str | None) -> "Results":
 
     None: the newest of all.
     """
-    from localspec import paths
     from localspec.bench.llama_bench import results_of, rows_in
-    from localspec.bench.store import read_results, result_files
+    from localspec.bench.store import path_of, read_results, result_files, results_folder
     from localspec.store import read_text
 
-    folder = paths.data_dir() / "results"
-    path = folder if name is None else Path(name).expanduser()
+    path = results_folder() if name is None else path_of(name)
     if path.is_dir() or name is None:
         newest = next(iter(result_files(path)), None)
         if newest is None:
             raise UserError(f"there are no results in {path}: run `localspec bench` first")
         return read_results(newest)
-    kept = folder / name
-    path = kept if not path.exists() and kept.exists() else path
     rows = rows_in(read_text(path, str(path)))
     return results_of(path, rows) if rows else read_results(path)
 
 
 def print_results(results: "Sequence[Results]", form: Form) -> None:
     """Raises UserError where llama-bench could have measured none of them."""
-    from localspec.bench.report import llama_bench
+    from localspec.bench import llama_bench
     from localspec.bench.report.documents import csv_text, document, markdown_text
     from localspec.bench.report.tables import all_rows
     from localspec.cli.bench_tables import show

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localspec.cli.flags import EngineFlags, variable
-from localspec.cli.notify import live_line, notify, progress
 from localspec.cli.options import KEYS_VARIABLE, ModelArgument, command, option
+from localspec.cli.output import live_line, notify, progress
 from localspec.errors import UserError
 from localspec.format import count, plus_minus, speed
 from localspec.notify import silent
 
 if TYPE_CHECKING:
-    from localspec.serve.app import HttpOptions
+    from localspec.serve.answering import HttpOptions
     from localspec.serve.desk import Desk
     from localspec.serve.resident import Resident
     from localspec.serve.server import Load
@@ -139,18 +139,23 @@ class ServeFlags:
 
     def http(self, session: "Session") -> "HttpOptions":
         """As the server takes them."""
-        from localspec.serve.answering import HttpLimits
-        from localspec.serve.app import HttpOptions
+        from localspec.serve.answering import HttpOptions
         from localspec.serve.server import LOOPBACK, about
 
         name, *others = self.names(session)
-        limits = HttpLimits(self.queue_s, is_strict=self.strict_model)
-        how: Any = {"aliases": tuple(others), "without": frozenset(self.without or ())}
-        told = {**about(session), "tags": _words(self.tags)}
         names = tuple(self.allow_host or ())
-        how["hosts"] = None if set(self.hosts) - set(LOOPBACK) else names
-        how |= {"slot_folder": self.slot_save_path, "about": told}
-        return HttpOptions(name, self.keys, self.origins, limits, **how)
+        return HttpOptions(
+            name,
+            self.keys,
+            self.origins,
+            about={**about(session), "tags": _words(self.tags)},
+            slot_folder=self.slot_save_path,
+            aliases=tuple(others),
+            without=frozenset(self.without or ()),
+            hosts=None if set(self.hosts) - set(LOOPBACK) else names,
+            wait_s=self.queue_s,
+            is_strict=self.strict_model,
+        )
 
     def names(self, session: "Session") -> list[str]:
         """Of the model."""

@@ -1,16 +1,16 @@
-"""`localspec tune`: find and keep the best settings of a model for this machine."""
+"""`localspec tune` and `export`: the best settings of a model, kept here or for another engine."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from localspec.cli.notify import bar, notify
+from localspec.cli.flags import EngineFlags
 from localspec.cli.options import JsonFlag, ModelArgument, command, option, setting
-from localspec.cli.output import print_json, ruled_table
+from localspec.cli.output import bar, fields_of, notify, print_json, ruled_table
 from localspec.display import console as console_of
 from localspec.display import echo
 from localspec.settings import Settings, Split, with_former_names, written
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from localspec.tuning.state import SearchListener, Trial
     from localspec.tuning.target import TuneTarget
 
-
+Target = Literal[
+    "llama-server", "ollama", "lm-studio", "llama-cpp-python", "llama-swap", "litellm", "vllm",
+    "sglang", "tgi", "tensorrt-llm", "transformers",
+]  # fmt: skip
 LEAST_BUDGET_S, MOST_BUDGET_S = 2.0, 3600.0
 
 
@@ -210,3 +213,40 @@ def _explain(console: "Console", outcome: "Outcome") -> None:
         )
     for note in outcome.notes:
         console.print(f"Not measured: {note}.")
+
+
+@command
+def export(
+    engine: EngineFlags,
+    to: Target = typer.Option(..., "--to", help="The engine that will run it."),
+    model: ModelArgument = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print a model's settings as a command or file for another engine.
+
+    localspec export model.gguf --to llama-server
+
+    localspec export model.gguf --to ollama > Modelfile
+    """
+    config = engine.session_config(model)
+    from localspec.export import TARGETS
+    from localspec.session.config import SessionConfig
+    from localspec.session.loading import beyond_training, plan_engines
+
+    # What localspec chose for open settings.
+    plan = plan_engines(config)
+    decided = fields_of(plan.target.settings, "ctx", "threads", "flash_attn", "shares")
+    chosen = SessionConfig(config.model.resolve(), replace(config.settings, **decided))
+    if config.draft:
+        chosen = chosen.with_draft(config.draft.resolve())
+    exported = TARGETS[to](chosen)
+    if note := beyond_training(plan.facts, plan.target.n_ctx):
+        exported = replace(exported, notes=(*exported.notes, note))
+    if as_json:
+        print_json({"to": to, **asdict(exported)})
+        return
+    echo(exported.text, end="")
+    for clause in exported.cannot:
+        notify(f"{to} cannot {clause}")
+    for note in exported.notes:
+        notify(note)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from localspec.cli.notify import notify
+from localspec.cli.output import notify
 from localspec.errors import EngineError, UserError
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})

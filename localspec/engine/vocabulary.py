@@ -81,3 +81,8 @@ class ModelVocabulary(Vocabulary, Protocol):
     def tokenizer(self) -> Tokenizer:
         """What decides whether a draft's token ids mean the same."""
         ...
+
+
+def spelled(vocabulary: Vocabulary, token: int) -> bytes:
+    """The bytes that a token adds; a control token's are its name."""
+    return vocabulary.piece(token) or vocabulary.text(token).encode()

@@ -97,7 +97,6 @@ class AnswerChoice:
 
     runs: list[Run] = field(default_factory=list[Run])
     """Text and thoughts, each as long as it goes on."""
-    tokens: list[int] = field(default_factory=list[int])
     calls: list[Called] = field(default_factory=list[Called])
     end: Ended | None = None
     held: str = ""
@@ -121,7 +120,6 @@ class AnswerChoice:
         """Take what has come; what of it is to be said now."""
         fresh: list[News] = []
         _, parts, tokens, account, logprobs = delta
-        self.tokens += tokens
         self.untold += logprobs
         for text, kind in parts:
             if kind == "tool_call" and has_tools:

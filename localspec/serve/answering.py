@@ -6,7 +6,8 @@ writes it; in a stream that has begun it is an event.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -20,7 +21,7 @@ from localspec.serve.desk import Desk
 from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
-from localspec.serve.protocols.protocol import AnswerWriter, Door
+from localspec.serve.protocols import AnswerWriter, Door
 from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
 
 PING_S = 15.0
@@ -43,37 +44,55 @@ class DirectSend:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """`wait_s`: in the queue. `most_bytes`: of a body. `ping_s`: of silence in a stream.
+class HttpOptions:
+    """How the server answers. `model`: the name that it gives itself; `aliases`: other ones.
 
-    `is_strict`: a request for another model is refused.
+    `origins`: whose pages may ask, beside those of this machine. `hosts`: names that it answers at,
+    beside this machine's; None: any. `without`: of `PAGES`, those that it does not have.
+    `wait_s`: in the queue. `most_bytes`: of a body. `ping_s`: of silence in a stream. `is_strict`:
+    a request for another model is refused.
     """
 
+    model: str
+    keys: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What /v1/models tells of the model."""
+    slot_folder: Path | None = None
+    """Where sequences are saved on request."""
+    aliases: tuple[str, ...] = ()
+    without: frozenset[str] = frozenset()
+    hosts: tuple[str, ...] | None = ()
     wait_s: float | None = None
     most_bytes: int = MOST_BYTES
     ping_s: float = PING_S
     is_strict: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of the model's."""
+        return (self.model, *self.aliases)
+
 
 class Answering:
-    """Answers at the doors of all protocols; the first of the model's `names` is in the answers."""
+    """Answers at the doors of all protocols."""
 
-    def __init__(self, desk: Desk, names: Sequence[str], limits: HttpLimits) -> None:
-        self._desk, self._names, self._limits = desk, names, limits
+    def __init__(self, desk: Desk, options: HttpOptions) -> None:
+        self._desk, self._options = desk, options
         self._bell: LoopBell | None = None
         self.replays = Replays()
 
     async def answered(self, request: Request, door: Door) -> Response:
         """The response to a request."""
-        body = await body_of(request, self._limits.most_bytes)
-        if self._limits.is_strict:
-            refuse_other_names(body, self._names, is_needed=door.names_model)
+        body = await body_of(request, self._options.most_bytes)
+        if self._options.is_strict:
+            refuse_other_names(body, self._options.names, is_needed=door.names_model)
         order = await run_in_threadpool(door.read, body)
         answer = ServedAnswer(order)
-        writer = door.writer(answer, self._names[0])
-        silence_s = self._limits.ping_s if order.is_stream else None
+        writer = door.writer(answer, self._options.model)
+        silence_s = self._options.ping_s if order.is_stream else None
         self._bell = self._bell or LoopBell()
-        wait_s = self._limits.wait_s
+        wait_s = self._options.wait_s
         listening = Listening(self._desk, self._bell, order, wait_s, silence_s)
         if not order.is_stream:
             return await self._whole(request, listening, answer, writer)

@@ -66,9 +66,7 @@ _EFFORTS = {"none": "off", "minimal": "low", "low": "low", "medium": "medium", "
 
 def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
     """The fields that say something. BadRequestError for one that cannot be kept."""
-    if not isinstance(body, Mapping):
-        raise refused("the body is no JSON object: send one")
-    given = {str(name): value for name, value in body.items() if value is not None}
+    given = fields_of(body)
     for name, value in given.items():
         if name in known or name in HARMLESS:
             continue
@@ -77,6 +75,13 @@ def checked(body: Any, known: frozenset[str]) -> dict[str, Any]:
         if not any(value == neutral for neutral in NEUTRAL[name]):
             raise refused(f"{name} is not supported{_WHY.get(name, ': leave it out')}", name)
     return given
+
+
+def fields_of(body: Any) -> dict[str, Any]:
+    """Those of a body that say anything. BadRequestError for what is no object."""
+    if not isinstance(body, Mapping):
+        raise refused("the body is no JSON object: send one")
+    return {str(name): value for name, value in body.items() if value is not None}
 
 
 def check_defaults(defaults: Mapping[str, Any]) -> None:

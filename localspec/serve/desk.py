@@ -3,28 +3,29 @@
 Between two passes the thread takes what has come, and tells each request's listener what became of
 it. A listener is called in the engine's thread and must only pass the event on.
 
-The last minutes of a server in bins of equal length: who was here, how fast, with what drafts.
-
-The engine's thread adds each pass, any other may read. A pass that lasts longer than a bin counts
-in all that it touches, by its share of each.
+Without a server `Many` drives the scheduler: many replies at once, in the order of their prompts.
+They are requests like others, so a beginning that prompts share is read once. Each reply is the one
+that it would be alone. It is given away when all before it have been.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from math import floor
 from queue import SimpleQueue
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
-from localspec.errors import EngineError
+from localspec.engine.interrupt import Interrupt, Interrupted
+from localspec.errors import EngineError, LocalspecError
 from localspec.serve.messages import (
     END,
     Abort,
     BusyError,
+    Delta,
     Done,
     Drain,
     Event,
@@ -33,80 +34,10 @@ from localspec.serve.messages import (
     Pass,
     Submit,
 )
-from localspec.serve.metrics import Metrics
+from localspec.serve.metrics import Metrics, Recent
 from localspec.serve.scheduler import Scheduler
+from localspec.session.reply import Reply
 from localspec.session.session import Session
-
-BIN_S = 2.0
-N_BINS = 150
-"""Five minutes."""
-
-
-@dataclass(slots=True)
-class _Bin:
-    number: int = -1
-    n_users: int = 0
-    n_waiting: int = 0
-    n_tokens: float = 0.0
-    n_drafted: float = 0.0
-    n_passes: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A bin: the most users and waiting requests, tokens a second, drafted rows of a pass (B)."""
-
-    users: int = 0
-    waiting: int = 0
-    tokens_per_s: float = 0.0
-    drafted_rows: float = 0.0
-
-
-class Recent:
-    """Times are seconds of any clock that begins at or after 0."""
-
-    def __init__(self) -> None:
-        self._bins = [_Bin() for _ in range(N_BINS + 1)]  # one more than is shown is being filled
-
-    def add(self, passed: Pass, started: float, ended: float) -> None:
-        """Count a pass."""
-        first, last = floor(started / BIN_S), floor(ended / BIN_S)
-        for number in range(max(first, last - N_BINS), last + 1):
-            within = min(ended, (number + 1) * BIN_S) - max(started, number * BIN_S)
-            share = within / (ended - started) if ended > started else 1.0
-            if share > 0:  # it may end where a bin begins
-                self._count(self._bin(number), passed, share)
-
-    def moment(self, now: float) -> Moment:
-        """The last bin that is over."""
-        return self._moment(floor(now / BIN_S) - 1)
-
-    def curves(self, now: float) -> dict[str, list[float]]:
-        """Each figure of a `Moment` over the last minutes, the oldest first."""
-        last = floor(now / BIN_S)
-        moments = [self._moment(number) for number in range(last - N_BINS, last)]
-        return {name: [getattr(each, name) for each in moments] for name in Moment.__slots__}
-
-    def _moment(self, number: int) -> Moment:
-        found = self._bins[number % len(self._bins)]
-        if found.number != number:
-            return Moment()  # nothing happened then
-        per_pass = found.n_drafted / found.n_passes if found.n_passes else 0.0
-        return Moment(found.n_users, found.n_waiting, found.n_tokens / BIN_S, per_pass)
-
-    def _bin(self, number: int) -> _Bin:
-        place = number % len(self._bins)
-        if self._bins[place].number != number:
-            self._bins[place] = _Bin(number)
-        return self._bins[place]
-
-    def _count(self, found: _Bin, passed: Pass, share: float) -> None:
-        found.n_users = max(found.n_users, passed.n_users)
-        found.n_waiting = max(found.n_waiting, passed.n_waiting)
-        found.n_tokens += share * passed.n_tokens
-        found.n_drafted += share * passed.n_drafted
-        found.n_passes += share
-
 
 Listener = Callable[[Event], None]
 T = TypeVar("T")
@@ -137,15 +68,12 @@ class Desk:
     """
 
     def __init__(
-        self,
-        scheduler: Scheduler,
-        remake: Callable[[Session], Scheduler] | None = None,
-        clock: Callable[[], float] = perf_counter,
+        self, scheduler: Scheduler, remake: Callable[[Session], Scheduler] | None = None
     ) -> None:
-        self.scheduler, self.clock = scheduler, clock
+        self.scheduler, self.clock = scheduler, perf_counter
         self.remake = remake or (lambda session: self.scheduler)
         self.metrics, self.recent = Metrics(), Recent()
-        self.began = clock()
+        self.began = self.clock()
         self._messages = SimpleQueue[tuple[Message | _Call[Any], Listener | None]]()
         self._listeners: dict[int, Listener] = {}
         self._ids = count(1)
@@ -278,3 +206,72 @@ class Desk:
             is_busy = isinstance(event.error, BusyError)
             self.metrics.n_refused += is_busy
             self.metrics.n_failed += not is_busy
+
+
+AHEAD = 64
+"""Replies that are made or wait while the oldest of them is not done."""
+
+
+class Many:
+    """The replies of a row; each of `asked` has not begun, or is why there is none. `interrupt`:
+    the engine's, which Ctrl-C sets."""
+
+    def __init__(
+        self, scheduler: Scheduler, interrupt: Interrupt, asked: Iterable[Reply | LocalspecError]
+    ) -> None:
+        self._scheduler, self._interrupt, self._asked = scheduler, interrupt, iter(asked)
+        self._row = deque[int]()
+        self._replies: dict[int, Reply] = {}
+        self._done: dict[int, Reply | LocalspecError] = {}
+        self._ids = count()
+
+    def answered(self) -> Iterator[tuple[int, Reply | LocalspecError]]:
+        """All of them in order, with their places from 0. On Ctrl-C those that are done, then
+        KeyboardInterrupt."""
+        with self._interrupt as interrupt:
+            try:
+                while self._fill():
+                    yield from self._first()
+                    for event in self._scheduler.step():
+                        self._hear(event)
+                    if interrupt.requested:
+                        raise Interrupted
+                yield from self._first()
+            except Interrupted:
+                self._row = deque(each for each in self._row if each in self._done)
+                yield from self._first()
+                raise KeyboardInterrupt from None
+
+    def _fill(self) -> bool:
+        """Ask for more, as far as there is room; whether anything is to be done yet."""
+        while len(self._row) < AHEAD:
+            asked = next(self._asked, None)
+            if asked is None:
+                break
+            place = next(self._ids)
+            self._row.append(place)
+            if isinstance(asked, Reply):
+                self._submit(place, asked)
+            else:
+                self._done[place] = asked
+        return not self._scheduler.is_idle
+
+    def _submit(self, place: int, reply: Reply) -> None:
+        self._replies[place] = reply
+        for event in self._scheduler.take(Submit(place, *reply.parts_to_make)):
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            self._replies[event.id].hear(event.parts)
+        elif isinstance(event, Failed):
+            self._done[event.id] = event.error
+            del self._replies[event.id]
+        elif isinstance(event, Done):
+            self._done[event.id] = reply = self._replies.pop(event.id)
+            reply.settle(event.account.stats, event.account.timings)
+
+    def _first(self) -> Iterator[tuple[int, Reply | LocalspecError]]:
+        while self._row and self._row[0] in self._done:
+            place = self._row.popleft()
+            yield place, self._done.pop(place)

@@ -13,9 +13,8 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from ipaddress import ip_address
 from re import compile as compiled
-from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from localspec.errors import UserError
@@ -58,15 +57,15 @@ def is_own(host: str, names: Collection[str]) -> bool:
         return name.endswith(OWN_ENDS)
 
 
-Written = Callable[[str, Problem], dict[str, Any]]
-"""An address's form of errors."""
+Refusal = Callable[[str, Problem], Response]
+"""An error as it is written at an address."""
 
 
 class HostGuard:
     """ASGI middleware: answers at this machine's names and at `names`; None: at any."""
 
-    def __init__(self, app: ASGIApp, names: Collection[str] | None, written: Written) -> None:
-        self._app, self._written = app, written
+    def __init__(self, app: ASGIApp, names: Collection[str] | None, refusal: Refusal) -> None:
+        self._app, self._refusal = app, refusal
         self._names = None if names is None else [name.lower() for name in names]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,8 +75,7 @@ class HostGuard:
             return
         sentence = f"this server does not answer at {given!r}: --allow-host adds a name"
         problem = Problem(403, sentence, code="wrong_host")
-        document = self._written(scope["path"], problem)
-        await JSONResponse(document, problem.status)(scope, receive, send)
+        await self._refusal(scope["path"], problem)(scope, receive, send)
 
 
 class CrossOrigin:
@@ -150,8 +148,8 @@ OPEN = (OPEN_PAGE, "/health", "/v1/health")
 class KeyGuard:
     """ASGI middleware: without `keys` everybody may ask."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], written: Written) -> None:
-        self._app, self._written = app, written
+    def __init__(self, app: ASGIApp, keys: Sequence[str], refusal: Refusal) -> None:
+        self._app, self._refusal = app, refusal
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,8 +158,7 @@ class KeyGuard:
             return
         sentence = "this server wants a key: send one of its API keys as a Bearer token"
         problem = Problem(401, sentence, code="invalid_api_key")
-        document = self._written(scope["path"], problem)
-        await JSONResponse(document, problem.status)(scope, receive, send)
+        await self._refusal(scope["path"], problem)(scope, receive, send)
 
     def _admits(self, scope: Scope) -> bool:
         if not self._keys or scope["path"] in OPEN:

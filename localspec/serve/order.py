@@ -3,7 +3,7 @@
 None of it needs the engine's thread: vocabulary and template are only read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from localspec.dialogue.borders import Rendered
 from localspec.dialogue.markup import PLAIN, UNOPENED
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import TemplateError
+from localspec.engine.vocabulary import Vocabulary, spelled
 from localspec.serve.asked import (
     CHAT,
     COMPLETION,
@@ -27,11 +28,9 @@ from localspec.serve.asked import (
     wishes_of,
     with_defaults,
 )
-from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Submit, Wishes
 from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
-from localspec.serve.texts import Texts
-from localspec.serve.turns import continues, messages_of
+from localspec.serve.texts import Texts, continues, messages_of
 from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
@@ -47,8 +46,6 @@ class OneAnswer:
     n_stable: int
     options: ReplyOptions
     echo: str = ""
-    texts: TokenTexts | None = None
-    """Where it is to say how likely its tokens are."""
 
     def submit(self, id_: int, wait_s: float | None, wishes: Wishes) -> Submit:
         """The message that asks for it."""
@@ -57,8 +54,9 @@ class OneAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Everything that one request asks for; `given` are its fields as they came."""
+    """Everything that one request asks of a session; `given` are its fields as they came."""
 
+    session: Session
     given: Mapping[str, Any]
     choices: Sequence[OneAnswer]
     n_prompt: int
@@ -129,15 +127,14 @@ class Orders:
         except TemplateError as error:
             raise _refusing(error) from error
 
-    def completion(self, body: Any) -> Order:
+    def completion(self, body: Any, known: frozenset[str] = COMPLETION) -> Order:
         """Of /v1/completions. BadRequestError for what cannot be answered."""
-        given = self.given(body, COMPLETION)
+        given = self.given(body, known)
         return self._raw(given, Texts(self.session).prompts(given))
 
     def native(self, body: Any) -> Order:
         """Of llama.cpp's /completion."""
-        given = self.given(body, NATIVE)
-        return self._raw(given, Texts(self.session).prompts(given))
+        return self.completion(body, NATIVE)
 
     def infill(self, body: Any) -> Order:
         """Of llama.cpp's /infill."""
@@ -150,12 +147,6 @@ class Orders:
         given = self.given({}, CHAT)
         return self.session.effective(options_of(given, self.verify))
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """What tokens say, control tokens by their names."""
-        vocabulary = self.session.target.vocabulary
-        pieces = (vocabulary.piece(i) or vocabulary.text(i).encode() for i in ids)
-        return b"".join(pieces).decode(errors="replace")
-
     def given(self, body: Any, known: frozenset[str] = CHAT) -> dict[str, Any]:
         """The fields of a body, with the server's own values where they are not given."""
         return with_defaults(checked(body, known), self.defaults, known)
@@ -167,7 +158,7 @@ class Orders:
         options = session.effective(options_of(given, self.verify))
         choices: list[OneAnswer] = []
         for ids in prompts:
-            echo = self.text_of(ids) if flag(given, "echo") else ""
+            echo = text_of(ids, session.target.vocabulary) if flag(given, "echo") else ""
             choices += [
                 replace(self._choice(ids, each, session.parser(each, PLAIN, UNOPENED)), echo=echo)
                 for each in _seeded(options, n)
@@ -188,18 +179,22 @@ class Orders:
                 )
             )
         generation = self.session.generations.of(ids, options)
-        n_stable, vocabulary = self.session.n_repeated(ids), self.session.target.vocabulary
-        texts = None if options.logprobs is None else TokenTexts(vocabulary)
-        return OneAnswer(generation, parser, n_stable, options, texts=texts)
+        return OneAnswer(generation, parser, self.session.n_repeated(ids), options)
 
     def _order(
         self, given: Mapping[str, Any], choices: list[OneAnswer], *, has_tools: bool = False
     ) -> Order:
-        n = number_of_choices(given)
-        n_prompt = sum(choice.generation.n_prompt for choice in choices[::n])
-        is_stream = flag(given, "stream")
+        n_prompt = sum(
+            choice.generation.n_prompt for choice in choices[:: number_of_choices(given)]
+        )
+        is_stream, is_told = flag(given, "stream"), wants_usage(given)
         wishes = wishes_of(given)
-        return Order(given, choices, n_prompt, is_stream, wants_usage(given), has_tools, wishes)
+        return Order(self.session, given, choices, n_prompt, is_stream, is_told, has_tools, wishes)
+
+
+def text_of(ids: Iterable[int], vocabulary: Vocabulary) -> str:
+    """What tokens say, control tokens by their names."""
+    return b"".join(spelled(vocabulary, i) for i in ids).decode(errors="replace")
 
 
 def _refusing(error: TemplateError) -> BadRequestError:

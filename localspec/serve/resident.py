@@ -7,10 +7,9 @@ template belong to the model, too.
 import threading
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localspec.errors import LocalspecError
@@ -93,13 +92,13 @@ class Resident:
 class HeldModel:
     """ASGI middleware: each request that needs the model holds it until its answer is over.
 
-    `written`: an address's form of errors.
+    `refusal`: an error as it is written at an address.
     """
 
     def __init__(
-        self, app: ASGIApp, resident: Resident, written: Callable[[str, Problem], dict[str, Any]]
+        self, app: ASGIApp, resident: Resident, refusal: Callable[[str, Problem], Response]
     ) -> None:
-        self._app, self._resident, self._written = app, resident, written
+        self._app, self._resident, self._refusal = app, resident, refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in WITHOUT:
@@ -109,9 +108,7 @@ class HeldModel:
             await run_in_threadpool(self._resident.hold)
         except LocalspecError as error:
             problem = Problem(503, f"the model cannot be loaded again ({error})", retry_s=RETRY_S)
-            document = self._written(scope["path"], problem)
-            answer = JSONResponse(document, problem.status, problem.headers)
-            await answer(scope, receive, send)
+            await self._refusal(scope["path"], problem)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)

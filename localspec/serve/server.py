@@ -25,7 +25,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from localspec import paths
 from localspec.errors import EngineError
-from localspec.serve.app import HttpOptions, Server
+from localspec.serve.answering import HttpOptions
+from localspec.serve.app import Server
 from localspec.serve.desk import Desk
 from localspec.serve.order import Orders
 from localspec.serve.pace import Paced

@@ -17,6 +17,7 @@ from localspec.engine.constraint import Constraint, Grammar, GrammarTokenizer
 from localspec.errors import UserError
 from localspec.notify import silent
 from localspec.session.config import SessionConfig, reply_options
+from localspec.session.session import Session
 
 jsonschema = pytest.importorskip("jsonschema")
 
@@ -40,7 +41,7 @@ def model(request: pytest.FixtureRequest, tested_home: Path) -> Iterator[Model]:
     path = {"smollm2": smollm2, "gemma": gemma}[request.param]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALSPEC_HOME", str(tested_home))
-        with Model.open(SessionConfig.of(path, ctx=512, gpu_layers=0), silent) as model:
+        with Model(Session.open(SessionConfig.of(path, ctx=512, gpu_layers=0), silent)) as model:
             yield model
 
 

@@ -17,6 +17,7 @@ from localspec.dialogue.tools import calls_of
 from localspec.errors import UserError
 from localspec.notify import silent
 from localspec.session.config import SessionConfig, reply_options
+from localspec.session.session import Session
 
 jsonschema = pytest.importorskip("jsonschema")
 WEATHER = {
@@ -45,7 +46,7 @@ def model(
     config = SessionConfig.of(smollm2(), ctx=1024, gpu_layers=0, template=str(path))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALSPEC_HOME", str(tested_home))
-        with Model.open(config, silent, talks=True) as model:
+        with Model(Session.open(config, silent, talks=True)) as model:
             yield model
 
 

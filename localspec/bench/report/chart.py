@@ -1,8 +1,9 @@
 """A picture as plain values, which `svg` draws, and its axes with ticks at round numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, floor, log10
-from typing import Literal
+from typing import Literal, Self
 
 ChartKind = Literal["line", "dots"]
 MOST_TICKS = 6
@@ -28,6 +29,18 @@ class Series:
     kind: ChartKind = "dots"
     dashed: bool = False
     tone: int | None = 0
+
+    @classmethod
+    def line(
+        cls,
+        name: str,
+        points: Iterable[ChartPoint],
+        tone: int | None = None,
+        *,
+        dashed: bool = False,
+    ) -> Self:
+        """A line, grey unless it has a tone."""
+        return cls(name, tuple(points), "line", dashed, tone)
 
 
 @dataclass(frozen=True, slots=True)

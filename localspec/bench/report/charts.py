@@ -1,17 +1,21 @@
-"""The pictures of a report, without those that have no data."""
+"""The pictures of a report, without those that have no data.
+
+A prediction from a probe is corrected by what models took here before. The runs are kept as ratios,
+seconds a token over those that were predicted without them, and so they are drawn.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from localspec.bench.prediction import Prediction
 from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Series
-from localspec.bench.report.predicted import predicted, rests_on
 from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
-from localspec.format import number, percent
+from localspec.format import interval, number, percent
 from localspec.session.config import SessionConfig
 
 LARGEST_GAPS = 12
+MOST_MODELS = 20
 INTENSITY = (0.1, 1000.0)
 
 
@@ -20,8 +24,8 @@ def charts_of(rows: Sequence[ResultRow]) -> list[Chart | BarChart]:
     timed = [row for row in rows if row.decode_tps or row.prefill_tps]
     found = (
         _roofline(timed),
-        predicted(timed),
-        rests_on(timed),
+        _predicted(timed),
+        _rests_on(timed),
         _by_depth(timed),
         _gaps(timed),
         _verification(rows),
@@ -35,8 +39,9 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
     known = [(row, row.prediction) for row in rows if row.prediction]
     if not known:
         return None
-    decode, prefill = _points(known, _decoded), _points(known, _prefilled)
-    roofs = list(_roofs([prediction for _, prediction in known]))
+    series = [*_roofs([said for _, said in known]), Series("decode", _points(known, _decoded))]
+    if prefill := _points(known, _prefilled):
+        series.append(Series("prefill", prefill, tone=1))
     return Chart(
         "roofline",
         "Roofline",
@@ -44,42 +49,37 @@ def _roofline(rows: Sequence[ResultRow]) -> Chart | None:
         " of the model set the top. The distance to them is the gap.",
         "FLOP per byte",
         "GFLOP/s",
-        (
-            *roofs,
-            Series("decode", decode, tone=0),
-            *([Series("prefill", prefill, tone=1)] if prefill else []),
-        ),
+        tuple(series),
         is_log=True,
     )
 
 
+Placed = Callable[[str, ResultRow, Prediction], ChartPoint | None]
+
+
 def _points(
-    known: Sequence[tuple[ResultRow, Prediction]],
-    passes: Callable[[ResultRow, Prediction], tuple[float, float, float, str] | None],
+    known: Sequence[tuple[ResultRow, Prediction]], placed: Placed
 ) -> tuple[ChartPoint, ...]:
-    """`passes`: FLOP and bytes of one pass, passes a second, and the speed in words."""
     names = labels([row for row, _ in known])
-    found = ((name, passes(*pair)) for pair, name in zip(known, names, strict=True))
-    return tuple(
-        ChartPoint(each[0] / each[1], each[0] * each[2] / 1e9, note=f"{name}: {each[3]}")
-        for name, each in found
-        if each is not None
-    )
+    found = (placed(name, *pair) for pair, name in zip(known, names, strict=True))
+    return tuple(point for point in found if point is not None)
 
 
-def _decoded(row: ResultRow, said: Prediction) -> tuple[float, float, float, str] | None:
+def _decoded(name: str, row: ResultRow, said: Prediction) -> ChartPoint | None:
     if row.passes_per_s is None:
         return None
-    speed = f"{number(row.decode_each_tps)} tok/s a user"
-    return said.pass_flops, said.pass_bytes, row.passes_per_s, speed
+    note = f"{name}: {number(row.decode_each_tps)} tok/s a user"
+    per_byte = said.pass_flops / said.pass_bytes
+    return ChartPoint(per_byte, said.pass_flops * row.passes_per_s / 1e9, note=note)
 
 
-def _prefilled(row: ResultRow, said: Prediction) -> tuple[float, float, float, str] | None:
+def _prefilled(name: str, row: ResultRow, said: Prediction) -> ChartPoint | None:
     n_prompt = row.case.work.n_prompt * row.case.work.batch
     if row.prefill_tps is None or not said.prompt_flops or not n_prompt:
         return None
-    speed = f"{number(row.prefill_tps.mid)} tok/s prefill"
-    return said.prompt_flops, said.prompt_bytes, row.prefill_tps.mid / n_prompt, speed
+    note = f"{name}: {number(row.prefill_tps.mid)} tok/s prefill"
+    flops_per_s = said.prompt_flops * (row.prefill_tps.mid / n_prompt)
+    return ChartPoint(said.prompt_flops / said.prompt_bytes, flops_per_s / 1e9, note=note)
 
 
 def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
@@ -92,12 +92,77 @@ def _roofs(predictions: Sequence[Prediction]) -> Iterator[Series]:
     for bandwidth, flops in tops.items():
         knee = flops / bandwidth
         corners = (INTENSITY[0], knee, max(INTENSITY[1], 2 * knee))
-        yield Series(
-            f"roof: {number(bandwidth / 1e9)} GB/s, {number(flops / 1e9)} GFLOP/s",
-            tuple(ChartPoint(x, min(bandwidth * x, flops) / 1e9) for x in corners),
-            "line",
-            tone=None,
+        name = f"roof: {number(bandwidth / 1e9)} GB/s, {number(flops / 1e9)} GFLOP/s"
+        yield Series.line(name, (ChartPoint(x, min(bandwidth * x, flops) / 1e9) for x in corners))
+
+
+def _predicted(rows: Sequence[ResultRow]) -> Chart | None:
+    """Measured over predicted, both with intervals."""
+    rows = [row for row in rows if row.decode_tps and row.predicted_tps]
+    known = [
+        (name, row.decode_tps, row.predicted_tps)
+        for row, name in zip(rows, labels(rows), strict=True)
+        if row.decode_tps and row.predicted_tps
+    ]
+    if not known:
+        return None
+    points = [
+        ChartPoint(
+            said.mid, found.mid, found.low, found.high,
+            f"{name}: {interval(found.mid, found.low, found.high)} tok/s measured,"
+            f" {number(said.mid)} predicted",
         )
+        for name, found, said in known
+    ]  # fmt: skip
+    ends = [value for p in points for value in (p.x, p.y)]
+    low, high = min(ends) / 1.3, max(ends) * 1.3
+    factors = min(s.low / s.mid for *_, s in known), max(s.high / s.mid for *_, s in known)
+    edges = [
+        Series.line(name, (ChartPoint(low, low * f), ChartPoint(high, high * f)), dashed=f != 1)
+        for name, f in (("equal", 1.0), ("predicted interval", factors[0]), ("", factors[1]))
+    ]
+    return Chart(
+        "predicted",
+        "Predicted and measured",
+        "Decoding speed. A prediction on the line is right, and one between the dashed lines is"
+        " within its interval. Points above the line are faster than predicted.",
+        "predicted tok/s",
+        "measured tok/s",
+        (*edges, Series("cases", tuple(points), tone=0)),
+        is_log=True,
+    )
+
+
+def _rests_on(rows: Sequence[ResultRow]) -> BarChart | None:
+    """What ran here before, and how far it moved the predictions of these models."""
+    known = {row.case.config.model.stem: row.prediction for row in rows if row.prediction}
+    runs = {run.model: run.ratio for said in known.values() for run in said.rests_on}
+    if not runs:
+        return None
+    latest = list(runs.items())[-MOST_MODELS:]
+    return BarChart(
+        "rests-on",
+        "Runs that the predictions rest on",
+        "Time a token beyond what the probe alone predicts: of every model that ran here before,"
+        " and what of it counts for the models of this report. Few runs move a prediction a"
+        " little, a model's own run most.",
+        "% longer than the probe says",
+        (*(_beyond(model, "ran here", x) for model, x in latest), *_corrections(known)),
+    )
+
+
+def _corrections(known: dict[str, Prediction]) -> Iterator[Bar]:
+    for name, said in known.items():
+        speed = said.decode_tps
+        low, high = (percent(x / speed.mid) for x in (speed.low, speed.high))
+        label = f"prediction of {name}, interval {low} to {high} of it"
+        yield _beyond(label, "correction", said.correction)
+
+
+def _beyond(label: str, part: str, ratio: float) -> Bar:
+    """A ratio as percent beyond 1."""
+    more = 100 * (ratio - 1)
+    return Bar(label, ((part, more),), f"{more:+.0f} %")
 
 
 def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
@@ -116,14 +181,14 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
             for row in group
             if (e := row.decode_tps)
         ]
-        series.append(Series(name, tuple(measured), "line", tone=tone))
+        series.append(Series.line(name, measured, tone))
         said = [
             ChartPoint(row.case.work.depth, speed.mid, speed.low, speed.high)
             for row in group
             if (speed := row.predicted_tps)
         ]
         if said:
-            series.append(Series("", tuple(said), "line", dashed=True, tone=tone))
+            series.append(Series.line("", said, tone, dashed=True))
     return Chart(
         "depth",
         "Speed by depth and KV type",
@@ -136,13 +201,12 @@ def _by_depth(rows: Sequence[ResultRow]) -> Chart | None:
 
 def _setting_labels(rows: Sequence[ResultRow]) -> list[str]:
     """Labels of the settings, without the work's depth."""
-    names = labels(rows)
-    batches = len({row.case.work.batch for row in rows}) > 1
-    found: list[str] = []
-    for row, name in zip(rows, names, strict=True):
-        setting = name.removeprefix(row.case.work.text).strip() or row.case.setting_text
-        found.append(setting + (f" x {row.case.work.batch}" if batches else ""))
-    return found
+    several = len({row.case.work.batch for row in rows}) > 1
+    return [
+        (name.removeprefix(row.case.work.text).strip() or row.case.setting_text)
+        + (f" x {row.case.work.batch}" if several else "")
+        for row, name in zip(rows, labels(rows), strict=True)
+    ]
 
 
 def _gaps(rows: Sequence[ResultRow]) -> BarChart | None:
@@ -173,18 +237,15 @@ def _verification(rows: Sequence[ResultRow]) -> Chart | None:
     series: list[Series] = []
     for tone, (row, name) in enumerate(zip(curved, labels(curved), strict=True)):
         one = row.curve[min(row.curve)]
-        points = tuple(
+        points = (
             ChartPoint(n, s / one, note=f"{n} tokens: {s / one:.2f} passes")
             for n, s in row.curve.items()
         )
-        series.append(Series(f"measured, {name}", points, "line", tone=tone))
-        said = _predicted_curve(rows, row)
-        if said:
-            series.append(Series("", said, "line", dashed=True, tone=tone))
+        series.append(Series.line(f"measured, {name}", points, tone))
+        if said := _predicted_curve(rows, row):
+            series.append(Series.line("", said, tone, dashed=True))
     last = max(n for row in curved for n in row.curve)
-    ideal = Series(
-        "one pass for each token", (ChartPoint(1, 1), ChartPoint(last, last)), "line", tone=None
-    )
+    ideal = Series.line("one pass for each token", (ChartPoint(1, 1), ChartPoint(last, last)))
     return Chart(
         "verification",
         "Verification curve",

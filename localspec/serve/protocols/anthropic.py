@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localspec.serve.asked import among
+from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
+from localspec.serve.protocols import Door
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
-from localspec.serve.protocols.protocol import Door
-from localspec.serve.turns import utf8
+from localspec.serve.texts import tools_of, utf8
 
 COUNT = "/v1/messages/count_tokens"
 _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*\n*")
@@ -39,9 +39,7 @@ def doors(orders: Orders) -> list[Door]:
 
 def chat_of(body: Any, *, is_answered: bool = True) -> dict[str, Any]:
     """The same as a body of OpenAI's chat. BadRequestError for what cannot be."""
-    if not isinstance(body, Mapping):
-        raise refused("the body is no JSON object: send one")
-    given = {name: value for name, value in body.items() if value is not None}
+    given = fields_of(body)
     if is_answered and given.get("max_tokens", -1) == -1:  # llama.cpp's for no limit is none here
         raise refused("max_tokens is no length: say how long the answer may be", "max_tokens")
     for name in _HOSTED:
@@ -161,12 +159,7 @@ def _call(block: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _tools(given: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    tools = given.pop("tools", [])
-    if not isinstance(tools, list):
-        raise refused("tools is no list", "tools")
-    if tools:
-        made["tools"] = [_tool(each, f"tools[{i}]") for i, each in enumerate(tools)]
+    made = tools_of(given, _tool)
     choice = given.pop("tool_choice", None)
     if choice is None:
         return made

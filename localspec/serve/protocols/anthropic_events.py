@@ -9,7 +9,7 @@ from typing import Any
 
 from localspec.serve.answer import Called, Ended, News, Piece, Run, ServedAnswer
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.protocol import event
+from localspec.serve.protocols import AnswerWriter, event
 
 _CALLER = {"type": "direct"}
 _NO_USAGE = {"cache_creation": None, "cache_creation_input_tokens": 0, "inference_geo": None,
@@ -27,13 +27,13 @@ def written(problem: Problem) -> dict[str, Any]:
     return {"type": "error", "error": error, "request_id": None}
 
 
-class MessageWriter:
+class MessageWriter(AnswerWriter):
     """Of /v1/messages."""
 
     ping = event({"type": "ping"}, "ping")
 
     def __init__(self, answer: ServedAnswer, model: str) -> None:
-        self._answer, self._model = answer, model
+        super().__init__(answer, model)
         self._n_blocks = 0
         self._open: str | None = None
 

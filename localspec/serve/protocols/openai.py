@@ -3,7 +3,7 @@
 A stream says each tool call in one piece with its index and id.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from localspec import __version__
@@ -19,12 +19,16 @@ from localspec.serve.answer import (
     progress_of,
     timings_of,
 )
-from localspec.serve.logprobs import TokenTexts
 from localspec.serve.messages import Progress
-from localspec.serve.order import Orders
-from localspec.serve.problem import Problem
-from localspec.serve.protocols.native import document_of
-from localspec.serve.protocols.protocol import PING, AnswerWriter, Door, event, quoted
+from localspec.serve.order import Order, Orders
+from localspec.serve.protocols import (
+    AnswerWriter,
+    Door,
+    TokenTexts,
+    event,
+    quoted,
+)
+from localspec.serve.protocols.llama import NativeWriter, document_of, is_native
 
 FINGERPRINT = f"localspec-{__version__}"
 _HOLE = "\0"
@@ -33,29 +37,30 @@ _NAMES = {"text": "content", "thought": "reasoning_content"}
 
 
 def doors(orders: Orders) -> list[Door]:
-    """The addresses of OpenAI's that answer."""
+    """The addresses of OpenAI's that answer; `/completions` without `/v1` is llama.cpp's, too."""
 
-    def chat(answer: ServedAnswer, model: str) -> AnswerWriter:
-        return ChatWriter(answer, model, orders)
+    def either(body: Any) -> Order:
+        return (orders.native if is_native(body) else orders.completion)(body)
 
-    def text(answer: ServedAnswer, model: str) -> AnswerWriter:
-        return TextWriter(answer, model, orders)
+    def either_writer(answer: ServedAnswer, model: str) -> AnswerWriter:
+        return (NativeWriter if is_native(answer.order.given) else TextWriter)(answer, model)
 
     return [
-        Door(("/v1/chat/completions",), orders.chat, chat, names_model=True),
-        Door(("/chat/completions",), orders.chat, chat),
-        Door(("/v1/completions",), orders.completion, text, names_model=True),
+        Door(("/v1/chat/completions",), orders.chat, ChatWriter, names_model=True),
+        Door(("/chat/completions",), orders.chat, ChatWriter),
+        Door(("/v1/completions",), orders.completion, TextWriter, names_model=True),
+        Door(("/completions",), either, either_writer),
     ]
 
 
-class _Chunks:
+class _Chunks(AnswerWriter):
     """What both kinds of OpenAI's documents share."""
 
     id_, kind, chunk_kind = "", "", ""
-    ping = PING
 
-    def __init__(self, answer: ServedAnswer, model: str, orders: Orders) -> None:
-        self._answer, self._model, self._orders = answer, model, orders
+    def __init__(self, answer: ServedAnswer, model: str) -> None:
+        super().__init__(answer, model)
+        self._texts = TokenTexts(answer.order.session.target.vocabulary)
         self._head = {
             "id": self.id_ + answer.key,
             "object": self.kind,
@@ -75,8 +80,7 @@ class _Chunks:
         """With `verbose` llama.cpp's document of a choice, which has the prompt as it was read."""
         if not self._answer.order.given.get("verbose"):
             return {}
-        found = document_of(self._answer, place, self._model, self._orders)
-        return {"__verbose": found}
+        return {"__verbose": document_of(self._answer, place, self._model)}
 
     def said(self, place: int, news: Sequence[News]) -> list[str]:
         """What is new of a choice."""
@@ -103,19 +107,11 @@ class _Chunks:
         self._frames[place, kind] = before, behind
         return before, behind
 
-    def opening(self) -> Iterable[str]:
-        """What a stream begins with."""
-        return ()
-
     def closing(self) -> Iterator[str]:
         """Behind all choices: the figures, if they are wanted."""
         if self._answer.order.wants_usage:
             yield event({**self._head, "object": self.chunk_kind, "choices": [], **self._figures})
         yield "data: [DONE]\n\n"
-
-    def failed(self, problem: Problem) -> str:
-        """An error in a stream that has begun."""
-        return event(problem.as_openai())
 
     def _choice(self, place: int, choice: AnswerChoice) -> dict[str, Any]:
         raise NotImplementedError
@@ -124,9 +120,7 @@ class _Chunks:
         """What a chunk has of it."""
         raise NotImplementedError
 
-    def _logprobs(
-        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
-    ) -> dict[str, Any]:
+    def _logprobs(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
         """How likely tokens were, as this document has it."""
         raise NotImplementedError
 
@@ -136,8 +130,7 @@ class _Chunks:
         return {**self._head, "object": self.chunk_kind, "choices": [choice]}
 
     def _likely(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
-        texts = self._answer.order.choices[place].texts
-        return {"logprobs": self._logprobs(place, texts, said)} if texts and said else {}
+        return {"logprobs": self._logprobs(place, said)} if said else {}
 
     @property
     def _figures(self) -> dict[str, Any]:
@@ -168,12 +161,10 @@ class ChatWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, message=message, **likely)
 
-    def _logprobs(
-        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
-    ) -> dict[str, Any]:
+    def _logprobs(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
         runs = self._answer.choices[place].runs
         is_first = said[0] is self._answer.order.choices[place].generation.logprobs[0]
-        return texts.chat(said, runs[0].text if runs and is_first else None)
+        return self._texts.chat(said, runs[0].text if runs and is_first else None)
 
     def _new(self, news: News) -> dict[str, Any]:
         if isinstance(news, Ended | Progress):
@@ -192,10 +183,8 @@ class TextWriter(_Chunks):
         likely = self._likely(place, self._answer.order.choices[place].generation.logprobs)
         return _choice_of(place, choice.reason, text=choice.text, **likely)
 
-    def _logprobs(
-        self, place: int, texts: TokenTexts, said: Sequence[TokenLogprobs]
-    ) -> dict[str, Any]:
-        return texts.completion(said, 0)
+    def _logprobs(self, place: int, said: Sequence[TokenLogprobs]) -> dict[str, Any]:
+        return self._texts.completion(said, 0)
 
     def _new(self, news: News) -> dict[str, Any]:
         return {"text": getattr(news, "text", "")}

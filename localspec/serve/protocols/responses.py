@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from localspec.errors import no_such
-from localspec.serve.asked import among
+from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
-from localspec.serve.protocols.protocol import Door
+from localspec.serve.protocols import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
-from localspec.serve.turns import TEXTS, utf8
+from localspec.serve.texts import TEXTS, tools_of, utf8
 
 _STORED = {
     "previous_response_id": "this server keeps no responses: send the whole conversation as input",
@@ -43,9 +43,7 @@ def doors(orders: Orders) -> list[Door]:
 
 def chat_of(body: Any) -> dict[str, Any]:
     """The same as a body of chat. BadRequestError for what cannot be."""
-    if not isinstance(body, Mapping):
-        raise refused("the body is no JSON object: send one")
-    given = {str(name): value for name, value in body.items() if value is not None}
+    given = fields_of(body)
     for name, sentence in _STORED.items():
         if given.pop(name, None):
             raise refused(sentence, name)
@@ -158,12 +156,7 @@ def _thought(item: Mapping[str, Any], where: str) -> str:
 
 
 def _tools(given: dict[str, Any]) -> dict[str, Any]:
-    tools, choice = given.pop("tools", []), given.pop("tool_choice", None)
-    if not isinstance(tools, list):
-        raise refused("tools is no list", "tools")
-    made: dict[str, Any] = {}
-    if tools:
-        made["tools"] = [_tool(each, f"tools[{i}]") for i, each in enumerate(tools)]
+    made, choice = tools_of(given, _tool), given.pop("tool_choice", None)
     if isinstance(choice, Mapping):
         if choice.get("type") != "function":
             raise refused(f"tool_choice {choice!r} is not supported", "tool_choice")

@@ -20,7 +20,7 @@ from localspec.serve.answer import (
 )
 from localspec.serve.messages import Progress
 from localspec.serve.problem import Problem
-from localspec.serve.protocols.protocol import PING, event
+from localspec.serve.protocols import AnswerWriter, event
 
 _REPEATED = {
     "instructions": None, "max_output_tokens": None, "metadata": {}, "parallel_tool_calls": True,
@@ -47,13 +47,11 @@ class _Item:
     text: str = ""
 
 
-class ResponseWriter:
+class ResponseWriter(AnswerWriter):
     """Of /v1/responses."""
 
-    ping = PING
-
     def __init__(self, answer: ServedAnswer, model: str) -> None:
-        self._answer, self._model = answer, model
+        super().__init__(answer, model)
         self._asked: Mapping[str, Any] = answer.order.given
         reasoning = self._asked.get("reasoning") or {}
         self._summarises = bool(reasoning.get("summary"))
