@@ -22,7 +22,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.quants import QUANTS, quant_named
-from localspec.prediction.speed import Speed
+from localspec.prediction.rates import Speed
 from localspec.registry.variants import Variant
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)

@@ -27,9 +27,9 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
+from localspec.prediction.rates import Speed
 from localspec.prediction.roofline import Roofline
-from localspec.prediction.speed import Speed
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts
 from localspec.settings import Attention, Settings, Speculation

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from localspec.chat.states import States
     from localspec.dialogue.transcript import Transcript
     from localspec.forecast.forecast import Expectation
-    from localspec.session.config import ReplyOptions, SessionConfig
+    from localspec.session.asking import SessionConfig
+    from localspec.session.config import ReplyOptions
     from localspec.session.session import Session
 
 

@@ -32,7 +32,7 @@ def export(
     """
     config = engine.session_config(model)
     from localspec.export import TARGETS
-    from localspec.session.config import SessionConfig
+    from localspec.session.asking import SessionConfig
     from localspec.session.loading import beyond_training, plan_engines
 
     # What localspec chose for open settings.

@@ -80,7 +80,7 @@ def tune(
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.cli.pull import fetched
-    from localspec.session.config import SessionConfig, draft_for
+    from localspec.session.asking import SessionConfig, draft_for
     from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 

@@ -5,7 +5,7 @@ Before a model loads this is imported, so nothing of what predicts is in it.
 
 from localspec.engine.graphics import graphics
 from localspec.hardware.detect import processor_features
-from localspec.prediction.host_memory import Host
+from localspec.prediction.memory import Host
 from localspec.settings import Settings
 
 

@@ -27,7 +27,7 @@ from localspec.hardware.machine import (
     memory_read_bytes_per_s,
 )
 from localspec.model.facts import ModelFacts
-from localspec.prediction.host_memory import Host
+from localspec.prediction.memory import Host
 from localspec.prediction.placement import Placement
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates

@@ -18,8 +18,7 @@ from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.probe_results import Link, Probe
 from localspec.model.facts import ModelFacts
 from localspec.prediction.experts import experts_elsewhere
-from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import Host, memory_of
 from localspec.prediction.placement import (
     Placement,
     Units,

@@ -18,7 +18,7 @@ from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
 from localspec.prediction.quants import Quant, quant_named
-from localspec.prediction.speed import Speed
+from localspec.prediction.rates import Speed
 from localspec.registry.variants import Variant
 from localspec.settings import Attention
 

@@ -24,8 +24,8 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.prediction.memory import Memory, memory_of
 from localspec.prediction.quants import quant_named
+from localspec.prediction.rates import Seconds, Speed
 from localspec.prediction.roofline import Roofline
-from localspec.prediction.speed import Seconds, Speed
 from localspec.registry.catalog import STARTER, Entry, load_catalog
 from localspec.registry.variants import quantization_of
 from localspec.settings import Attention

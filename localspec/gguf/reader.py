@@ -4,11 +4,19 @@ A split model (`NAME-00001-of-00003.gguf`) is read as one, whichever part is nam
 has the metadata, every part its own tensors. Source: the GGUF specification (docs/gguf.md of ggml)
 and llama_model_loader in llama.cpp, which loads such a model through its first part and finds the
 others by name.
+
+A fingerprint says whether two files are the same model, without reading gigabytes. It covers the
+size of each part, its first megabyte (of the first part the header, with every name, type and
+offset) and three samples of the weights. Files that differ only elsewhere in the weights share it,
+which no converter or trainer produces by chance; a download's checksum covers every byte. Profiles,
+quality references, saved caches, measured costs and bench results are kept by it.
 """
 
+import hashlib
 import os
 import re
 import time
+from functools import lru_cache
 from pathlib import Path, PurePath
 
 from localspec.errors import ModelError
@@ -117,3 +125,40 @@ def _merged(headers: list[Header]) -> Header:
         )
     parts = tuple(header.parts[0] for header in headers)
     return Header(parts, first.version, first.alignment_bytes, first.metadata, tensors)
+
+
+HEAD_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 16
+SAMPLES = (0.25, 0.5, 1.0)
+"""Parts of the file where they end."""
+
+
+def fingerprint(path: Path) -> str:
+    """16 hex digits for a local model, one file or split. Raises OSError."""
+    states = [(str(part), part.stat()) for part in parts_of(path)]
+    key = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
+    is_settled = all(time.time() - state.st_mtime > SETTLED_S for _, state in states)
+    return _fingerprint(key) if is_settled else _fingerprint.__wrapped__(key)
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(parts: tuple[tuple[str, int, int, int], ...]) -> str:
+    """Of files by name and what the system says of each: one that is written anew has another."""
+    digest = hashlib.sha256()
+    for name, _, size, _ in parts:
+        digest.update(f"{size}\n".encode())
+        with Path(name).open("rb") as file:
+            digest.update(file.read(HEAD_BYTES))
+            for share in SAMPLES:
+                file.seek(max(0, int(share * size) - SAMPLE_BYTES))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The file, or all parts that are there of a split model, by the name of one."""
+    match = PART_NAME.fullmatch(path.name)
+    names = part_names(path.name, int(match[3])) if match else None
+    if not names:
+        return [path]
+    return [part for name in names if (part := path.with_name(name)).exists()]

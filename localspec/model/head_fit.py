@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header
+from localspec.model.facts import HeadBlock, HeadFacts
 from localspec.model.head_pair import (
     HeadPair,
     check_ends,
@@ -29,7 +30,6 @@ from localspec.model.head_pair import (
     size_of,
     taps_of,
 )
-from localspec.model.heads import HeadBlock, HeadFacts
 from localspec.model.kind import kind_of
 from localspec.model.layers import Layer, layers_of
 from localspec.model.usable import check_layers

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header, Tensor
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 from localspec.model.tokenizer import Tokenizer
 
 OTHERS = "pull the head that was made for this model"

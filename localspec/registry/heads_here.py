@@ -11,7 +11,7 @@ from localspec.errors import LocalspecError
 from localspec.gguf.header import Header
 from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header
-from localspec.model.heads import HEAD_METHODS, HeadFacts
+from localspec.model.facts import HEAD_METHODS, HeadFacts
 from localspec.registry.resolve import catalog_entry
 from localspec.registry.variants import model_of
 from localspec.settings import AUTO, OWN

@@ -31,7 +31,7 @@ from localspec.engine.graphics import graphics
 from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.timing import TimedContext
 from localspec.errors import EngineError
-from localspec.model.identity import fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.session.asking import SessionConfig
 from localspec.settings import ROWS
 from localspec.store import write_text

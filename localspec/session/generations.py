@@ -21,8 +21,7 @@ from localspec.engine.constraint import Constraint, Grammar, GrammarTokenizer
 from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
 from localspec.sampling_fields import Sampling
-from localspec.session.bias import with_biases
-from localspec.session.config import ReplyOptions
+from localspec.session.config import ReplyOptions, with_biases
 
 
 def constrained(

@@ -15,8 +15,7 @@ from localspec.forecast.host import host_of
 from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.prediction.host_memory import PROGRAM_BYTES
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import PROGRAM_BYTES, memory_of
 
 Loaded = tuple[EngineConfig, ModelFacts]
 _LEAST_SAVED = 0.02

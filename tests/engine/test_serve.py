@@ -29,8 +29,7 @@ from localspec.model.synthetic import Shape, write_random_model
 from localspec.serve.messages import END, Done, Event, Wishes
 from localspec.serve.order import Orders
 from localspec.serve.server import desk_of
-from localspec.session.asking import USUAL_DEPTH, Depths
-from localspec.session.config import SessionConfig
+from localspec.session.asking import USUAL_DEPTH, Depths, SessionConfig
 from localspec.session.session import Session
 
 PROMPTS = [

@@ -9,7 +9,7 @@ from localspec.bench.report.predicted import predicted, rests_on
 from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
 from localspec.format import number, percent
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 
 LARGEST_GAPS = 12
 INTENSITY = (0.1, 1000.0)
