@@ -10,20 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.forecast.machine import MachineChoice
-from localspec.forecast.quantization import (
-    COMFORTABLE_TPS,
-    QuantizationOffer,
-    _best,
-    _loss,
-    _reasons,
-    choose,
-)
+from localspec.forecast.recommend import COMFORTABLE_TPS
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.quants import QUANTS, quant_named
 from localspec.prediction.rates import Speed
 from localspec.registry.variants import Variant
+from localspec.session.pull_choice import QuantizationOffer, _best, _loss, _reasons, choose
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
 N_WEIGHTS = 8e9

@@ -14,7 +14,6 @@ from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
-from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, Offload, PredictedMachine
 from localspec.forecast.named_machine import (
     NamedMachine,
@@ -25,6 +24,7 @@ from localspec.forecast.named_machine import (
 )
 from localspec.forecast.probing import probed_rates, setting_of, several, shared_by
 from localspec.gguf.types import BY_NAME
+from localspec.hardware.detect import processor_features
 from localspec.hardware.machine import LocalDevice, local_devices
 from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.model.facts import ModelFacts
@@ -33,7 +33,7 @@ from localspec.prediction.memory import Host, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
 from localspec.prediction.rates import Rates, Shares, WeightWork
-from localspec.settings import Attention, Settings
+from localspec.settings import Attention
 
 
 def predicted_machine(
@@ -146,13 +146,11 @@ def _probed(
         n_offloaded=offload.n_layers,
         n_cpu_moe=offload.n_cpu_moe,
         notes=(*notes, *experience.notes),
-        host=None if on_gpu else _host(notify),
+        host=None
+        if on_gpu
+        else Host(processor_features(), repacks=engine_health(notify).can_repack),
         experience=experience,
     )
-
-
-def _host(notify: Notify) -> Host | None:
-    return host_of(Settings(gpu_layers=PROCESSOR, repack=engine_health(notify).can_repack))
 
 
 SHOWN = ("F16", "Q8_0", "Q4_0", "Q4_K")

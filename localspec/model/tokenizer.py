@@ -44,13 +44,13 @@ class Tokenizer:
     same tokens. `chat_template` is a Jinja source that nobody has checked.
     """
 
-    model: str | None
-    pre: str | None
-    n_tokens: int | None
-    bos_id: int | None
-    eos_id: int | None
-    adds_bos: bool | None
-    adds_eos: bool | None
+    model: str | None = None
+    pre: str | None = None
+    n_tokens: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    adds_bos: bool | None = None
+    adds_eos: bool | None = None
     chat_template: str | None = field(default=None, repr=False, compare=False)
     digest: str | None = None
     texts: Callable[[], Sequence[bytes]] = field(default=tuple, repr=False, compare=False)
