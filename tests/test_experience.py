@@ -20,7 +20,7 @@ from localspec.prediction.rates import IdealRates
 from localspec.session.asking import SessionConfig
 from localspec.settings import Attention, Settings
 
-MACHINE = PredictedMachine("made up", 1e10, None, "made up", None, None, IdealRates(1e10, 1e12))
+MACHINE = PredictedMachine("made up", "made up", IdealRates(1e10, 1e12), 1e10)
 
 
 @pytest.fixture(scope="module")

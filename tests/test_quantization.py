@@ -94,8 +94,8 @@ def test_the_reasons_are_the_prediction_s(tmp_path: Path) -> None:
     heard: list[str] = []
     choice = choose(variants, facts, None, MachineChoice(device="RTX 4090"), heard.append)
     assert choice is not None
-    assert choice.variant.type == "Q8_0"
-    assert "tok/s predicted" in choice.reasons[0]
+    assert choice[0].type == "Q8_0"
+    assert "tok/s predicted" in choice[1][0]
     assert heard == []
 
 
@@ -126,5 +126,5 @@ def test_a_repository_of_dynamic_quantizations_has_one_chosen(tmp_path: Path) ->
     found = [Variant(kind, f"m-{kind}.gguf", size) for kind, size in kinds.items()]
     choice = choose(found, facts, None, MachineChoice(probe="off"), lambda text: None)
     assert choice is not None
-    assert choice.variant.type == "UD-Q4_K_XL", "nothing tells speed: what everyone takes"
-    assert "UD-Q8_K_XL" in choice.reasons[1]
+    assert choice[0].type == "UD-Q4_K_XL", "nothing tells speed: what everyone takes"
+    assert "UD-Q8_K_XL" in choice[1][1]

@@ -45,11 +45,7 @@ def only_runs_know(choice: MachineChoice, runs: Sequence[MeasuredRun]) -> Predic
         )
     return PredictedMachine(
         name=named[0],
-        bandwidth_bytes_per_s=None,
-        flops_per_s=None,
         source="not known",
-        memory_bytes=None,
-        free_bytes=None,
         rates=NOMINAL,
     )
 

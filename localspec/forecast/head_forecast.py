@@ -99,15 +99,11 @@ def _step_tensors(target: Header, file: Header, facts: HeadFacts) -> Iterator[Te
 
 def _scores(target: Header, file: Header) -> Tensor:
     """The matrix for scores: the head's own, else its table, else the target's."""
-    own = [tensor for tensor in file.tensors if tensor.name.endswith(_OWN_SCORES)]
-    found = [*own[:1], *_named(file, _SCORES)]
-    if file.architecture != "eagle3":
-        found += _named(file, _TABLE)
-    return [*found, *_named(target, _SCORES), *_named(target, _TABLE)][0]
-
-
-def _named(header: Header, name: str) -> Iterator[Tensor]:
-    return (tensor for tensor in header.tensors if tensor.name == name)
+    own = (tensor for tensor in file.tensors if tensor.name.endswith(_OWN_SCORES))
+    table = None if file.architecture == "eagle3" else file.tensor(_TABLE)
+    found = [next(own, None), file.tensor(_SCORES), table]
+    found += [target.tensor(_SCORES), target.tensor(_TABLE)]
+    return next(filter(None, found))
 
 
 def _experts_used(file: Header) -> int:

@@ -207,12 +207,12 @@ class PredictedMachine:
     """
 
     name: str
-    bandwidth_bytes_per_s: float | None
-    flops_per_s: float | None
     source: str
-    memory_bytes: int | None
-    free_bytes: int | None
     rates: Rates
+    bandwidth_bytes_per_s: float | None = None
+    flops_per_s: float | None = None
+    memory_bytes: int | None = None
+    free_bytes: int | None = None
     host_rates: Rates | None = None
     n_offloaded: int = -1
     n_cpu_moe: int = 0

@@ -82,8 +82,6 @@ def several(
     total = None if None in free else sum(filter(None, free))
     return PredictedMachine(
         name=" + ".join(peer.name for peer in peers),
-        bandwidth_bytes_per_s=None,
-        flops_per_s=None,
         source="measured",
         memory_bytes=total,
         free_bytes=total,

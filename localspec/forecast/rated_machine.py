@@ -137,7 +137,6 @@ def _probed(
     return PredictedMachine(
         name=device.name,
         bandwidth_bytes_per_s=read or published,
-        flops_per_s=None,
         source="measured: reading memory" if read else "published",
         memory_bytes=device.total_bytes,
         free_bytes=device.free_bytes,
@@ -160,9 +159,8 @@ LAYERS = 32
 
 def prediction_basis() -> dict[str, Any]:
     """For the device that the engine would use: a probe's constants, else published ones."""
-    devices = local_devices(engine_reports())
-    graphics = [device for device in devices if device.backend != "cpu"]
-    device, place = (graphics[0], GRAPHICS) if graphics else (devices[-1], PROCESSOR)
+    device = _chosen(MachineChoice())
+    place = PROCESSOR if device.backend == "cpu" else GRAPHICS
     probe, experience = _measured(place)
     source = f"a probe of {probe.taken}" if probe else _unprobed(device)
     return {

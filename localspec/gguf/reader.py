@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import time
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path, PurePath
 
@@ -29,40 +30,33 @@ MAX_PARTS = 1_000
 MOST_KEPT = 2
 """Headers of files that are asked for again, a target's and a draft's: a vocabulary takes time."""
 SETTLED_S = 2.0
-_last: dict[tuple[str, int, int, int] | None, Header] = {}
+State = tuple[tuple[str, int, int, int], ...]
+"""What the system says of a model's files, by name."""
 PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
     """The header of a local file and its other parts, if any; ModelError if they are not whole."""
-    found = _last.get(key := _key(path))
-    if found is None or key is None:
-        source = FileSource(path)
-        try:
-            found = read_source(source)
-        finally:
-            source.close()
-        if key and len(found.parts) == 1:
-            _remember(key, found)
-    return found
-
-
-def _key(path: str | os.PathLike[str]) -> tuple[str, int, int, int] | None:
-    """Another one when the file is another; None where it may still change unseen, within a tick of
-    the file system's clock."""
     try:
-        status = Path(path).stat()
+        state, is_settled = _state(Path(path))
     except (OSError, ValueError):
-        return None
-    if time.time() - status.st_mtime < SETTLED_S:
-        return None
-    return os.fspath(path), status.st_ino, status.st_size, status.st_mtime_ns
+        state, is_settled = (), False  # reading has a sentence on it
+    read = _read if is_settled else _read.__wrapped__
+    return read(os.fspath(path), state)
 
 
-def _remember(key: tuple[str, int, int, int], header: Header) -> None:
-    while len(_last) >= MOST_KEPT:
-        _last.pop(next(iter(_last)), None)
-    _last[key] = header
+@lru_cache(maxsize=MOST_KEPT)
+def _read(path: str, _state: State) -> Header:
+    with closing(FileSource(path)) as source:
+        return read_source(source)
+
+
+def _state(path: Path) -> tuple[State, bool]:
+    """Another one when a file of the model is another; and whether it can be told by that: not
+    where one may still change unseen, within a tick of the file system's clock."""
+    states = [(str(part), part.stat()) for part in parts_of(path)]
+    is_settled = all(time.time() - state.st_mtime > SETTLED_S for _, state in states)
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states), is_settled
 
 
 def read_source(source: Source) -> Header:
@@ -107,10 +101,8 @@ def _read_part(source: Source, name: str, part: int) -> Header:
         sibling = source.sibling(name)
     except ModelError as error:
         raise ModelError(f"{source.name} is one part of several, of which {error}") from error
-    try:
+    with closing(sibling):
         return parse(sibling, part)
-    finally:
-        sibling.close()
 
 
 def _merged(headers: list[Header]) -> Header:
@@ -135,17 +127,14 @@ SAMPLES = (0.25, 0.5, 1.0)
 
 def fingerprint(path: Path) -> str:
     """16 hex digits for a local model, one file or split. Raises OSError."""
-    states = [(str(part), part.stat()) for part in parts_of(path)]
-    key = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in states)
-    is_settled = all(time.time() - state.st_mtime > SETTLED_S for _, state in states)
-    return _fingerprint(key) if is_settled else _fingerprint.__wrapped__(key)
+    state, is_settled = _state(path)
+    return _fingerprint(state) if is_settled else _fingerprint.__wrapped__(state)
 
 
 @lru_cache(maxsize=8)
-def _fingerprint(parts: tuple[tuple[str, int, int, int], ...]) -> str:
-    """Of files by name and what the system says of each: one that is written anew has another."""
+def _fingerprint(state: State) -> str:
     digest = hashlib.sha256()
-    for name, _, size, _ in parts:
+    for name, _, size, _ in state:
         digest.update(f"{size}\n".encode())
         with Path(name).open("rb") as file:
             digest.update(file.read(HEAD_BYTES))

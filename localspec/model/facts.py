@@ -90,10 +90,7 @@ class ModelFacts:
 
         The tokenizer and the layers are read unless they are given.
         """
-
-        def count(name: str) -> int | None:
-            return header.integer(header.own_key(name))
-
+        count = header.own_integer
         tokenizer = tokenizer or Tokenizer.of(header)
         layers = layers_of(header) if layers is None else layers
         text = [tensor for tensor in header.tensors if not is_of_encoder(tensor)]
@@ -114,7 +111,7 @@ class ModelFacts:
             state_bytes=state_bytes(header, layers),
             sampling=values_below(header, "general.sampling."),
             layers=layers,
-            weights=weights_of(header, _most_blocks(header)),
+            weights=weights_of(header, (count("block_count") or 0) - header.n_draft_layers),
             expert_layer_bytes=expert_layers(text, len(layers)),
             encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),
         )
@@ -210,17 +207,8 @@ class ModelFacts:
         return keys or block_problem(self.layers, "value", type_v)
 
 
-def _most_blocks(header: Header) -> int:
-    """Blocks that a token passes; further ones predict further tokens (NextN)."""
-    n_blocks, n_extra = (
-        header.integer(header.own_key(name)) or 0
-        for name in ("block_count", "nextn_predict_layers")
-    )
-    return n_blocks - n_extra
-
-
 def _most(header: Header, name: str) -> int:
-    n_layers = header.integer(header.own_key("block_count")) or 0
+    n_layers = header.own_integer("block_count") or 0
     return max(per_layer(header, name, n_layers) or (0,))
 
 

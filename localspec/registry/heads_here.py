@@ -21,8 +21,7 @@ def found_head(target: Path, name: str | None, spec: str = AUTO) -> str | None:
     """The head that fits a target, in it (`own`) or in a file that is here; None without one."""
     with suppress(LocalspecError, OSError):  # a broken target is refused when it is loaded
         header = read_header(target)
-        has_head = header.integer(header.own_key("nextn_predict_layers"))
-        if has_head and is_wanted(_fitting(header), spec):
+        if header.n_draft_layers and is_wanted(_fitting(header), spec):
             return OWN
         for path in _proposed(target, name):
             with suppress(LocalspecError, OSError):

@@ -145,7 +145,8 @@ def _fitting_one(
 ) -> Chosen:
     facts, found = _facts(name, found)
     if len(found) > 1 and (choice := choose(found, facts, draft, where, notify)):
-        return with_file(name, choice.variant.file).name, choice.reasons
+        variant, reasons = choice
+        return with_file(name, variant.file).name, reasons
     # No published quality tells the types apart: the one nearest to Q4_K_M in bits.
     nearest = min(found, key=lambda one: abs(8 * one.n_bytes / facts.n_params - USUAL_BITS))
     return with_file(name, nearest.file).name, ()
@@ -175,22 +176,15 @@ class QuantizationOffer:
     speed: Speed | None
 
 
-@dataclass(frozen=True, slots=True)
-class QuantizationChoice:
-    """The quantization to get, and sentences on why this one."""
-
-    variant: Variant
-    reasons: tuple[str, ...]
-
-
 def choose(
     variants: Sequence[Variant],
     facts: ModelFacts,
     draft: ModelFacts | None,
     where: MachineChoice,
     notify: Notify,
-) -> QuantizationChoice | None:
-    """The best variant, None if no variant has a known quality. `facts` are of any variant."""
+) -> tuple[Variant, tuple[str, ...]] | None:
+    """The best variant, and why it is this one; None if no variant has a known quality. `facts` are
+    of any variant."""
     quants = {one: quant_named(one.type) for one in variants if one.type not in _UNQUANTIZED}
     known = {variant: quant for variant, quant in quants.items() if quant}
     if not known:
@@ -206,7 +200,7 @@ def choose(
         for (variant, quant), other in zip(known.items(), others, strict=True)
     ]
     best = _best(offers, free)
-    return QuantizationChoice(best.variant, tuple(_reasons(best, offers, free)))
+    return best.variant, tuple(_reasons(best, offers, free))
 
 
 def _machine(
