@@ -18,13 +18,8 @@ from localspec.dialogue.prompts import checked_text, messages_of
 from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
 from localspec.registry.resolve import resolve
-from localspec.session.config import (
-    ReplyKeywords,
-    SessionConfig,
-    draft_for,
-    reply_options,
-    session_config,
-)
+from localspec.session.asking import SessionConfig, draft_for, session_config
+from localspec.session.config import ReplyKeywords, reply_options
 from localspec.session.reply import AsyncPieces, Reply
 from localspec.session.session import Session
 from localspec.settings import NONE, Settings

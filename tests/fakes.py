@@ -17,7 +17,7 @@ from localspec.engine.base import (
     rows_of,
 )
 from localspec.errors import EngineError
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 
 
 @dataclass

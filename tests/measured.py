@@ -17,10 +17,10 @@ from localspec.forecast.experience import Experience
 from localspec.forecast.machine import PredictedMachine
 from localspec.hardware.activity import Circumstances
 from localspec.prediction.rates import IdealRates
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 
 IDEAL = PredictedMachine(
-    "a machine that loses nothing", 20e9, 5e11, "made up", None, None, IdealRates(20e9, 5e11),
+    "a machine that loses nothing", "made up", IdealRates(20e9, 5e11), 20e9, 5e11,
     experience=Experience({"another model, Q8_0, 135000000": 1.25}),
 )  # fmt: skip
 

@@ -25,17 +25,15 @@ from localspec.errors import NoRoomError
 from localspec.hardware.activity import Circumstances
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import write_random_model
-from localspec.prediction.host_memory import Host
+from localspec.prediction.memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
-from localspec.session import automatic, fastest, lighter, placing
-from localspec.session.asking import USUAL_DEPTH, Depths, Expected
-from localspec.session.automatic import chosen_plan
-from localspec.session.config import SessionConfig, session_config
+from localspec.session import fastest, lighter, opening, placing
+from localspec.session.asking import USUAL_DEPTH, Depths, Expected, SessionConfig, session_config
 from localspec.session.fastest import FastestHere, main_heads, main_type
 from localspec.session.lighter import lighter_weights
 from localspec.session.loading import EnginePlan, checked_facts
-from localspec.session.offer import offer, offer_weights, offered, slower_prompts
+from localspec.session.opening import chosen_plan, offer, offer_weights, offered, slower_prompts
 from localspec.settings import ROWS, Settings
 
 OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap", "ubatch"})
@@ -191,7 +189,7 @@ def test_what_somebody_chose_stays(facts: ModelFacts) -> None:
 def test_devices_are_left_to_the_engine(
     facts: ModelFacts, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automatic, "measured_ways", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(opening, "measured_ways", lambda *_: pytest.fail("measured"))
     target = config(**changes)
     plan = EnginePlan(target, None, 0, facts)
     asked = SessionConfig(tiny(), target.settings, OPEN)
@@ -204,15 +202,15 @@ def test_devices_are_left_to_the_engine(
 def test_the_plain_kernel_needs_its_room_and_types(
     facts: ModelFacts, changes: dict[str, Any]
 ) -> None:
-    assert automatic.may_be_plain(config(), facts)
-    assert not automatic.may_be_plain(config(**changes), facts)
+    assert opening.may_be_plain(config(), facts)
+    assert not opening.may_be_plain(config(**changes), facts)
 
 
 def test_one_line_says_what_differs_and_the_draft_is_chosen_alike(
     facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = choice(facts, SAME, 4000).ways
-    monkeypatch.setattr(automatic, "measured_ways", lambda question, on_start: known)
+    monkeypatch.setattr(opening, "measured_ways", lambda question, on_start: known)
     plan = EnginePlan(config(), config(), 3, facts, facts)
     asked = SessionConfig(tiny(), config().settings, OPEN, Expected(4000))
     said: list[str] = []
@@ -382,7 +380,7 @@ def test_a_measurement_that_has_no_room_is_left_out(
     assert threads.measured_threads(lambda _: None, repack=True) == threads.default_threads()
     monkeypatch.setattr(way_question, "available_memory_bytes", lambda: 1e6)
     said: list[str] = []
-    same, _ = automatic._chosen(OPEN, Expected(), config(), facts, said.append)
+    same, _ = opening._chosen(OPEN, Expected(), config(), facts, said.append)
     assert same == config()
     assert "which are not free; the engine's own choices stand" in said[0]
     assert measuring.asked == []

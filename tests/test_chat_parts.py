@@ -40,7 +40,8 @@ from localspec.dialogue.split import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
 from localspec.errors import LocalspecError, UserError
-from localspec.session.config import SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import reply_options
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")

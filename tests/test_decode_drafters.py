@@ -11,7 +11,7 @@ from localspec.decode.drafters.draft_model import ModelDrafter
 from localspec.decode.drafters.heads import MtpDrafter
 from localspec.decode.drafters.lookup import LENGTHS, LookupDrafter, LookupIndex
 from localspec.engine.sampling import Sampling
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 
 COUNTS = st.integers(0, 5)
 GREEDY = Sampling(temperature=0)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from localspec.errors import HardwareError, UserError
 from localspec.hardware.described import device_meant
-from localspec.hardware.devices import Device, all_devices, find_device, match_reported, read_table
+from localspec.hardware.device_names import find_device
+from localspec.hardware.devices import Device, all_devices, match_reported, read_table
 
 GIB = 2**30
 WHOLE = """[[device]]

@@ -15,14 +15,15 @@ from research.efficiency.fit import main as fit_main
 from research.efficiency.runs import read_runs
 from research.efficiency.validate import scores_of
 
-from localspec.forecast import basis
+from localspec.forecast import rated_machine
 from localspec.forecast.forecast import facts_of
 from localspec.forecast.question import read_question
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.types import BY_NAME
 from localspec.hardware.asked import devices_meant
 from localspec.hardware.described import chip_of, device_meant
-from localspec.hardware.devices import Match, all_devices, find_device
+from localspec.hardware.device_names import find_device
+from localspec.hardware.devices import Match, all_devices
 from localspec.hardware.machine import LocalDevice
 from localspec.notify import silent
 from localspec.prediction.conditions import UNDATED
@@ -404,9 +405,9 @@ def test_what_a_gpu_is_predicted_with_can_be_shown(monkeypatch: pytest.MonkeyPat
     """`doctor` names the runs and the shares of the device that the engine would use."""
     found = find_device("RTX 4090")
     gpu = LocalDevice("cuda", "NVIDIA GeForce RTX 4090", found, 24 << 30, 23 << 30, False)
-    monkeypatch.setattr(basis, "local_devices", lambda _: [gpu])
-    monkeypatch.setattr(basis, "engine_reports", lambda: None)
-    shown = basis.prediction_basis()
+    monkeypatch.setattr(rated_machine, "local_devices", lambda _: [gpu])
+    monkeypatch.setattr(rated_machine, "engine_reports", lambda: None)
+    shown = rated_machine.prediction_basis()
     assert "published runs" in shown["source"]
     assert "this device among them" in shown["published"]
     assert all(0.3 < share < 1.3 for share in shown["published_bandwidth_shares"].values())

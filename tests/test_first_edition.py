@@ -26,8 +26,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_health
 from localspec.engine.probe import ProbeSetting
 from localspec.engine.probe import _kept as kept_probe
+from localspec.gguf.reader import fingerprint
 from localspec.hardware.machine import hardware_key
-from localspec.model.identity import fingerprint
 from localspec.model.synthetic import Shape
 from localspec.quality.divergence import Windows, keep_reference, kept_reference
 from localspec.quality.reference import Reference

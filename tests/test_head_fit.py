@@ -25,9 +25,9 @@ from head_files import (
 
 from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadBlock, HeadFacts
 from localspec.model.head_fit import ONE_HEAD, SEVERAL_HEADS, head_of, is_head
 from localspec.model.head_pair import TAPPED, TAPPED_AT_END
-from localspec.model.heads import HeadBlock, HeadFacts
 
 HEAD = "head.gguf"
 

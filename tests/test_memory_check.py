@@ -11,8 +11,7 @@ from localspec.gguf.reader import read_header
 from localspec.hardware.limits import reservable_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
-from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import Host, memory_of
 from localspec.session import memory_check
 from localspec.session.memory_check import check_memory, warn_of_reading
 from localspec.settings import Attention

@@ -11,11 +11,11 @@ from web import Server
 from localspec.cli.predict import document
 from localspec.errors import ModelError
 from localspec.forecast.forecast import Forecast
+from localspec.forecast.head_forecast import head_model
 from localspec.forecast.question import answer, read_question
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.model.head_model import head_model
-from localspec.model.heads import HeadFacts
 from localspec.notify import silent
 from localspec.prediction.speculation import DraftCosts
 

@@ -10,7 +10,7 @@ import pytest
 from command import localspec, tiny
 
 from localspec import paths
-from localspec.model.identity import fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.session.profile import (
     Profile,
     TunedFor,

@@ -10,20 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localspec.forecast.machine import MachineChoice
-from localspec.forecast.quantization import (
-    COMFORTABLE_TPS,
-    QuantizationOffer,
-    _best,
-    _loss,
-    _reasons,
-    choose,
-)
+from localspec.forecast.recommend import COMFORTABLE_TPS
 from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.quants import QUANTS, quant_named
-from localspec.prediction.speed import Speed
+from localspec.prediction.rates import Speed
 from localspec.registry.variants import Variant
+from localspec.session.pull_choice import QuantizationOffer, _best, _loss, _reasons, choose
 
 SHAPE = Shape(n_layers=1, n_embd=256, n_heads=4, n_kv_heads=2, n_ff=512, n_vocab=320)
 N_WEIGHTS = 8e9
@@ -100,8 +94,8 @@ def test_the_reasons_are_the_prediction_s(tmp_path: Path) -> None:
     heard: list[str] = []
     choice = choose(variants, facts, None, MachineChoice(device="RTX 4090"), heard.append)
     assert choice is not None
-    assert choice.variant.type == "Q8_0"
-    assert "tok/s predicted" in choice.reasons[0]
+    assert choice[0].type == "Q8_0"
+    assert "tok/s predicted" in choice[1][0]
     assert heard == []
 
 
@@ -132,5 +126,5 @@ def test_a_repository_of_dynamic_quantizations_has_one_chosen(tmp_path: Path) ->
     found = [Variant(kind, f"m-{kind}.gguf", size) for kind, size in kinds.items()]
     choice = choose(found, facts, None, MachineChoice(probe="off"), lambda text: None)
     assert choice is not None
-    assert choice.variant.type == "UD-Q4_K_XL", "nothing tells speed: what everyone takes"
-    assert "UD-Q8_K_XL" in choice.reasons[1]
+    assert choice[0].type == "UD-Q4_K_XL", "nothing tells speed: what everyone takes"
+    assert "UD-Q8_K_XL" in choice[1][1]

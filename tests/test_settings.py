@@ -24,7 +24,7 @@ from localspec.fields import (
     TemplateName,
     Whole,
 )
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
 from localspec.settings import ROWS, Settings, read, with_former_names

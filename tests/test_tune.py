@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from localspec.engine.threads import thread_counts
 from localspec.quality.divergence import Divergence
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
 from localspec.settings import NONE, Attention, Settings

@@ -16,7 +16,7 @@ from localspec.bench.llama_bench import Row, is_row, rows_in
 from localspec.bench.report.documents import document
 from localspec.bench.store import path_of, read_results
 from localspec.errors import UserError
-from localspec.forecast.measured import MeasuredRun
+from localspec.forecast.corrections import MeasuredRun
 from localspec.format import count
 from localspec.hardware.machine import backend_of
 from localspec.notify import Notify

@@ -18,7 +18,7 @@ from localspec.bench.case import CURVE_WIDTHS, Case, Work
 from localspec.bench.prediction import facts_of
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.memory_check import check_memory
 from localspec.settings import NONE

@@ -18,7 +18,6 @@ from localspec.errors import LocalspecError
 from localspec.forecast.experience import remember
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.head_forecast import AskedHead, draft_bytes
-from localspec.forecast.host import host_of
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.reader import read_header
@@ -27,11 +26,12 @@ from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
+from localspec.prediction.rates import Speed
 from localspec.prediction.roofline import Roofline
-from localspec.prediction.speed import Speed
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts
+from localspec.session.memory_check import host_of
 from localspec.settings import Attention, Settings, Speculation
 
 

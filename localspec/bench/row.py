@@ -11,7 +11,7 @@ from localspec.bench.prediction import Prediction
 from localspec.bench.sample import Gap, Passes, Sample, gap_of
 from localspec.bench.statistics import Estimate, estimate, more_visits
 from localspec.bench.store import Visited
-from localspec.prediction.speed import Speed
+from localspec.prediction.rates import Speed
 
 
 @dataclass(frozen=True, slots=True)

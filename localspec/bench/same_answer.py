@@ -16,7 +16,8 @@ from localspec.dialogue.template import Message
 from localspec.engine.base import Context, hold
 from localspec.engine.sampling import Sampling
 from localspec.notify import Notify, silent
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
 FEW_TOKENS = 512

@@ -26,11 +26,11 @@ from localspec.engine.environment import SET_BY_OTHERS
 from localspec.engine.graphics import engine_reports, graphics
 from localspec.engine.health import engine_fingerprint, engine_version
 from localspec.forecast.rated_machine import engine_features
+from localspec.gguf.reader import fingerprint
 from localspec.hardware.activity import Circumstances, Watch
 from localspec.hardware.detect import power, usable_cores
 from localspec.hardware.machine import local_devices, machine_key
 from localspec.model.facts import ModelFacts
-from localspec.model.identity import fingerprint
 from localspec.notify import Notify, silent
 from localspec.settings import OWN
 

@@ -12,7 +12,7 @@ from localspec.dialogue.answer_parser import AnswerParser
 from localspec.format import count, elapsed, percent, plus_minus, speed
 
 if TYPE_CHECKING:
-    from localspec.prediction.speed import Speed
+    from localspec.prediction.rates import Speed
     from localspec.session.reply import Reply
 
 

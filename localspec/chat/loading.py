@@ -22,7 +22,8 @@ from localspec.format import count
 from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
-    from localspec.session.config import ReplyOptions, SessionConfig
+    from localspec.session.asking import SessionConfig
+    from localspec.session.config import ReplyOptions
     from localspec.session.session import Session
 
 ENDING = ".state"

@@ -9,9 +9,9 @@ from typing import Any, get_args
 from localspec.chat.chat import Chat, ChatState, lasting_name
 from localspec.chat.loading import LoadedModel
 from localspec.errors import LocalspecError, UserError
-from localspec.model.heads import HEAD_METHODS
+from localspec.model.facts import HEAD_METHODS
 from localspec.registry.resolve import resolve
-from localspec.session.config import SessionConfig, draft_for
+from localspec.session.asking import SessionConfig, draft_for
 from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S, with_profile
 from localspec.settings import NONE, OWN, Speculation
 

@@ -110,7 +110,7 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
     """The first lines: model and seed, and on the first run a word about the starter."""
     from localspec.chat.archive import latest
     from localspec.chat.conversation import first_line
-    from localspec.session.config import SessionConfig
+    from localspec.session.asking import SessionConfig
 
     sampling = chat.options.sampling
     seed = "" if sampling.is_greedy else f", seed {sampling.seed}"

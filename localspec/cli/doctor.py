@@ -37,7 +37,7 @@ def doctor(
     retest: bool = typer.Option(False, "--retest", help="Test the engine build again."),
 ) -> None:
     """Show what this machine and this engine build can do."""
-    from localspec.forecast.basis import prediction_basis
+    from localspec.forecast.rated_machine import prediction_basis
 
     findings = {
         "localspec": _localspec(),

@@ -19,7 +19,8 @@ from localspec.sampling_fields import SAMPLING
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
-    from localspec.session.config import ReplyKeywords, SessionConfig
+    from localspec.session.asking import SessionConfig
+    from localspec.session.config import ReplyKeywords
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"
@@ -156,7 +157,7 @@ class GrammarFlags:
 
 def _bias(text: str) -> tuple[str, Any]:
     """A token and what is added. UserError for a text that is not TOKEN=N."""
-    from localspec.session.bias import wanted_biases
+    from localspec.session.config import wanted_biases
 
     key, _, value = check_text("--logit-bias", text).rpartition("=")
     try:

@@ -14,7 +14,7 @@ from localspec.display import console as console_of
 from localspec.forecast.forecast import Forecast, ForecastRow, SpeculationRow
 from localspec.forecast.head_forecast import HeadForecast
 from localspec.format import percent, size
-from localspec.prediction.speed import Speed
+from localspec.prediction.rates import Speed
 
 DROPPED = ("first", "prefill", "memory", "bound by", "latency")
 """Columns that a narrow terminal drops, in this order."""

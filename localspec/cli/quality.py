@@ -126,7 +126,7 @@ def _attention(text: str) -> Attention:
 
 def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
     """The engine's configuration, checked before loading. Raises UserError or ModelError."""
-    from localspec.session.config import SessionConfig
+    from localspec.session.asking import SessionConfig
     from localspec.session.loading import check_cache_types, sound_plan
 
     config = SessionConfig.of(path, spec=NONE, ctx=question.window, threads=n_threads)

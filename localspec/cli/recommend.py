@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from localspec.forecast.known_machine import KnownMachine
     from localspec.forecast.recommend import Recommendation, UseCase
-    from localspec.prediction.speed import Seconds, Speed
+    from localspec.prediction.rates import Seconds, Speed
 
 UseName = Literal["chat", "code", "long", "many-users"]
 SHOWN = 10

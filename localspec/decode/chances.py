@@ -19,7 +19,7 @@ from typing import Any
 
 from localspec.decode.costs import PassCosts
 from localspec.decode.drafters import N_CONFIDENCES
-from localspec.model.heads import HEAD_METHODS
+from localspec.model.facts import HEAD_METHODS
 from localspec.prediction.speculation import HEAD_DRAFT, HEAD_SHARE, acceptance_of
 
 PRIOR_WEIGHT = 12.0

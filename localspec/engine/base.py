@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import LocalspecError, ModelError
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 from localspec.settings import Settings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from localspec.engine.logits import BufferLogits
 from localspec.engine.pipe import ERRORS, Child, PipeAnswer
 from localspec.engine.workers import Worker, addresses_of, devices_of, greet
 from localspec.errors import EngineError, LocalspecError
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 from localspec.notify import Notify, Progress
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from localspec.engine.base import Context, Engine, EngineConfig, Head, Holder, hold
 from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.vocabulary import ModelVocabulary
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 
 SEED = 1
 FEWEST, MOST, ENOUGH_S, LONG_S = 2, 25, 0.03, 0.05

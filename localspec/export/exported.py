@@ -6,9 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from localspec.gguf.reader import read_header
-from localspec.model.heads import HeadMethod
+from localspec.model.facts import HeadMethod
 from localspec.model.kind import kind_of
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.settings import OWN, ROWS
 
 DEFAULT_DRAFT = 3

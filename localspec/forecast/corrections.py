@@ -1,4 +1,8 @@
-"""What measured runs change in a prediction: of the same machine, and of the same model elsewhere.
+"""Runs that somebody measured, and what they change in a prediction: of the same machine, and of
+the same model elsewhere.
+
+A run names its model by file, weights and bytes. Its facts are those of the model in question where
+both agree, else the nearest that is known.
 
 Every run is put beside what is predicted for its device. What runs of the machine have in common,
 what runs of the model have in common on others, and how far few runs can be trusted, is
@@ -8,12 +12,13 @@ what runs of the model have in common on others, and how far few runs can be tru
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import log
+from math import isclose, log
+from pathlib import Path
 from statistics import median
 
-from localspec.forecast.measured import MeasuredRun
+from localspec.forecast.known_models import NEAR_BYTES, NEAR_PARAMS, nearest_facts
 from localspec.format import count, percent
-from localspec.hardware.devices import Match
+from localspec.hardware.devices import Device, Match, match_reported
 from localspec.model.facts import ModelFacts
 from localspec.prediction.evidence import Correction, Evidence, Spreads, correction
 from localspec.prediction.published import PublishedRates
@@ -27,9 +32,58 @@ from localspec.prediction.rates import (
     rates_for,
 )
 from localspec.prediction.roofline import Roofline, Share
+from localspec.settings import Attention
 
 TARGET = "the machine in question"
 MOST_RUNS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """Plain decoding or reading of one sequence. `machine_key`: of ours, else empty.
+
+    `predicted_per_s`: what was predicted there, None where that is not known. `file`: the model's,
+    which need not be here.
+    """
+
+    source: str
+    device: str
+    backend: str
+    file: str
+    n_params: int
+    weight_bytes: int
+    type: str
+    test: Test
+    n_tokens: int
+    depth: int
+    attention: Attention
+    tokens_per_s: float
+    predicted_per_s: float | None = None
+    machine_key: str = ""
+
+    @property
+    def table_device(self) -> Device | None:
+        """The device by its published figures; None for a processor or an unknown one."""
+        found = match_reported(self.device).device
+        return found if found and found.kind != "cpu" and self.backend != "cpu" else None
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        test = f"tg{self.n_tokens}" if self.test == "decode" else f"pp{self.n_tokens}"
+        depth = f" @ d{self.depth}" if self.depth else ""
+        return f"{Path(self.file).stem} {test}{depth} on {self.device}"
+
+    def is_of(self, other: "ModelFacts | MeasuredRun") -> bool:
+        """Whether its model is this one or that of another run, in this quantization."""
+        return isclose(self.n_params, other.n_params, rel_tol=NEAR_PARAMS) and isclose(
+            self.weight_bytes, other.weight_bytes, rel_tol=NEAR_BYTES
+        )
+
+    def facts(self, models: Sequence[ModelFacts]) -> ModelFacts:
+        """Of its model, the nearest that is known; `models` are those in question."""
+        asked = next((facts for facts in models if self.is_of(facts)), None)
+        return asked or nearest_facts(self.file, self.n_params, self.weight_bytes, self.type)
 
 
 @dataclass(frozen=True, slots=True)

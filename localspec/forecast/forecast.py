@@ -22,9 +22,9 @@ from localspec.gguf.remote import read_remote
 from localspec.model.facts import ModelFacts
 from localspec.model.usable import usable_facts
 from localspec.notify import silent
-from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import Memory, memory_of
+from localspec.prediction.memory import Host, Memory, memory_of
 from localspec.prediction.quants import QUANTS, variants_of
+from localspec.prediction.rates import Seconds, Speed
 from localspec.prediction.roofline import Roofline, Share
 from localspec.prediction.speculation import (
     Advice,
@@ -34,7 +34,6 @@ from localspec.prediction.speculation import (
     advice,
     speculation_at,
 )
-from localspec.prediction.speed import Seconds, Speed
 from localspec.registry.catalog import named_entry
 from localspec.registry.repository import usual_file
 from localspec.registry.resolve import locate, written_name

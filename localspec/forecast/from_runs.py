@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from localspec.errors import UserError
-from localspec.forecast.corrections import NOMINAL, Corrections
+from localspec.forecast.corrections import NOMINAL, Corrections, MeasuredRun
 from localspec.forecast.experience import Experience, model_key
 from localspec.forecast.machine import MachineChoice, PredictedMachine
-from localspec.forecast.measured import MeasuredRun
 from localspec.hardware.asked import backend_asked, devices_meant
 from localspec.hardware.devices import all_devices
 from localspec.hardware.machine import machine_key
@@ -46,11 +45,7 @@ def only_runs_know(choice: MachineChoice, runs: Sequence[MeasuredRun]) -> Predic
         )
     return PredictedMachine(
         name=named[0],
-        bandwidth_bytes_per_s=None,
-        flops_per_s=None,
         source="not known",
-        memory_bytes=None,
-        free_bytes=None,
         rates=NOMINAL,
     )
 

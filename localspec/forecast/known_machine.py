@@ -16,9 +16,8 @@ from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
-from localspec.forecast.host import host_of
 from localspec.hardware.asked import devices_meant
-from localspec.hardware.detect import available_memory_bytes
+from localspec.hardware.detect import available_memory_bytes, processor_features
 from localspec.hardware.devices import GIB, Device, Match
 from localspec.hardware.machine import (
     QUICK_READ_BYTES,
@@ -27,7 +26,7 @@ from localspec.hardware.machine import (
     memory_read_bytes_per_s,
 )
 from localspec.model.facts import ModelFacts
-from localspec.prediction.host_memory import Host
+from localspec.prediction.memory import Host
 from localspec.prediction.placement import Placement
 from localspec.prediction.probed import ProbedRates, probe_needs
 from localspec.prediction.published import PublishedRates
@@ -42,7 +41,7 @@ from localspec.prediction.rates import (
     rates_for,
 )
 from localspec.prediction.roofline import Roofline, Share
-from localspec.settings import Attention, Settings
+from localspec.settings import Attention
 
 SHARED_ROOM = 0.75
 """Of memory that a GPU shares with the processor: what macOS and amdgpu give it at most, about."""
@@ -143,7 +142,7 @@ class KnownMachine:
             return gpus[0] if memory_bytes or len(gpus) == 1 else cls._together(gpus)
         memory = memory_bytes or available_memory_bytes()
         rates, experience = _processor_rates()
-        room, host = int(FREE_ROOM * memory), host_of(Settings())
+        room, host = int(FREE_ROOM * memory), Host(processor_features())
         return cls(device.name, memory, room, rates, host, experience=experience)
 
     @classmethod

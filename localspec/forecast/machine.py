@@ -18,8 +18,7 @@ from localspec.hardware.detect import available_memory_bytes
 from localspec.hardware.probe_results import Link, Probe
 from localspec.model.facts import ModelFacts
 from localspec.prediction.experts import experts_elsewhere
-from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import Host, memory_of
 from localspec.prediction.placement import (
     Placement,
     Units,
@@ -208,12 +207,12 @@ class PredictedMachine:
     """
 
     name: str
-    bandwidth_bytes_per_s: float | None
-    flops_per_s: float | None
     source: str
-    memory_bytes: int | None
-    free_bytes: int | None
     rates: Rates
+    bandwidth_bytes_per_s: float | None = None
+    flops_per_s: float | None = None
+    memory_bytes: int | None = None
+    free_bytes: int | None = None
     host_rates: Rates | None = None
     n_offloaded: int = -1
     n_cpu_moe: int = 0

@@ -141,8 +141,6 @@ def published_machine(match: Match, backend: str | None = None) -> PredictedMach
         bandwidth_bytes_per_s=device.bandwidth_bytes_per_s,
         flops_per_s=device.fp16_flops_per_s,
         source=f"published: {device.source}",
-        memory_bytes=None,
-        free_bytes=None,
         rates=PublishedRates.of(match, backend),
     )
 

@@ -8,11 +8,11 @@ from typing import Any, get_args
 
 from localspec.errors import UserError, no_such
 from localspec.fields import ALL_LAYERS
+from localspec.forecast.corrections import MeasuredRun
 from localspec.forecast.forecast import Forecast, Question, facts_of, forecast, header_of
 from localspec.forecast.from_runs import named_by_runs, only_runs_know, with_runs
 from localspec.forecast.head_forecast import asked_head
 from localspec.forecast.machine import MachineChoice, PredictedMachine, ProbeChoice
-from localspec.forecast.measured import MeasuredRun
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of

@@ -6,13 +6,14 @@ same device stand in; a processor is unknown without a probe.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from localspec.engine.graphics import engine_reports
 from localspec.engine.health import engine_health
-from localspec.engine.probe import GRAPHICS, PROCESSOR
+from localspec.engine.probe import GRAPHICS, PROCESSOR, ProbeSetting, kept_probe
+from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
-from localspec.forecast.experience import experience_of
-from localspec.forecast.host import host_of
+from localspec.forecast.experience import Experience, experience_of
 from localspec.forecast.machine import MachineChoice, Offload, PredictedMachine
 from localspec.forecast.named_machine import (
     NamedMachine,
@@ -21,17 +22,18 @@ from localspec.forecast.named_machine import (
     published_machine,
     room_notes,
 )
-from localspec.forecast.probing import probed_rates, setting_of
-from localspec.forecast.sharing import several, shared_by
+from localspec.forecast.probing import probed_rates, setting_of, several, shared_by
+from localspec.gguf.types import BY_NAME
+from localspec.hardware.detect import processor_features
 from localspec.hardware.machine import LocalDevice, local_devices
-from localspec.hardware.probe_results import ProbeNeeds
+from localspec.hardware.probe_results import Probe, ProbeNeeds
 from localspec.model.facts import ModelFacts
-from localspec.notify import Notify
-from localspec.prediction.host_memory import Host
-from localspec.prediction.memory import memory_of
+from localspec.notify import Notify, silent
+from localspec.prediction.memory import Host, memory_of
 from localspec.prediction.probed import ProbedRates, probe_needs
-from localspec.prediction.rates import Rates
-from localspec.settings import Attention, Settings
+from localspec.prediction.published import PublishedRates
+from localspec.prediction.rates import Rates, Shares, WeightWork
+from localspec.settings import Attention
 
 
 def predicted_machine(
@@ -135,7 +137,6 @@ def _probed(
     return PredictedMachine(
         name=device.name,
         bandwidth_bytes_per_s=read or published,
-        flops_per_s=None,
         source="measured: reading memory" if read else "published",
         memory_bytes=device.total_bytes,
         free_bytes=device.free_bytes,
@@ -144,10 +145,61 @@ def _probed(
         n_offloaded=offload.n_layers,
         n_cpu_moe=offload.n_cpu_moe,
         notes=(*notes, *experience.notes),
-        host=None if on_gpu else _host(notify),
+        host=None
+        if on_gpu
+        else Host(processor_features(), repacks=engine_health(notify).can_repack),
         experience=experience,
     )
 
 
-def _host(notify: Notify) -> Host | None:
-    return host_of(Settings(gpu_layers=PROCESSOR, repack=engine_health(notify).can_repack))
+SHOWN = ("F16", "Q8_0", "Q4_0", "Q4_K")
+LAYERS = 32
+"""Of a model of 7 billion weights, whose overhead is shown by layer."""
+
+
+def prediction_basis() -> dict[str, Any]:
+    """For the device that the engine would use: a probe's constants, else published ones."""
+    device = _chosen(MachineChoice())
+    place = PROCESSOR if device.backend == "cpu" else GRAPHICS
+    probe, experience = _measured(place)
+    source = f"a probe of {probe.taken}" if probe else _unprobed(device)
+    return {
+        "device": device.name,
+        "source": source,
+        "corrected_by": "; ".join(experience.notes) or "nothing that ran here yet",
+        **_published_basis(device),
+    }
+
+
+def _measured(place: int) -> tuple[Probe | None, Experience]:
+    """What this machine's own probe and runs say; nothing without an engine."""
+    try:
+        setting = ProbeSetting(default_threads(), place, engine_health(silent).can_repack)
+        return kept_probe(setting), experience_of(setting)
+    except EngineError:
+        return None, Experience()
+
+
+def _unprobed(device: LocalDevice) -> str:
+    if device.backend == "cpu" or device.match.device is None:
+        return "none yet: `localspec predict` probes this machine"
+    return "published runs, until `localspec predict` probes this machine"
+
+
+def _published_basis(device: LocalDevice) -> dict[str, Any]:
+    """What published runs say of such a device; nothing of a processor or an unknown one."""
+    if device.backend == "cpu" or device.match.device is None:
+        return {}
+    rates = PublishedRates.of(device.match, device.backend)
+    spread = rates.spread("decode", Shares())
+    ideal_s = 1e9 / rates.run.bandwidth_bytes_per_s
+    shares = {
+        name: round(ideal_s / rates.weights(WeightWork(BY_NAME[name], 1e9, 1e9), 1).seconds, 2)
+        for name in SHOWN
+    }
+    return {
+        "published": rates.source,
+        "published_layer_us": round(1e6 * rates.overhead_s(LAYERS, 1) / LAYERS),
+        "published_bandwidth_shares": shares,
+        "published_interval": f"{spread.low:.2f} to {spread.high:.2f} of the prediction",
+    }

@@ -19,13 +19,12 @@ from math import exp, sqrt
 from localspec.errors import LocalspecError
 from localspec.forecast.known_machine import KnownMachine
 from localspec.forecast.known_models import AS_TRAINED, known_facts
-from localspec.forecast.quantization import COMFORTABLE_TPS
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import types_of
 from localspec.prediction.memory import Memory, memory_of
 from localspec.prediction.quants import quant_named
+from localspec.prediction.rates import Seconds, Speed
 from localspec.prediction.roofline import Roofline
-from localspec.prediction.speed import Seconds, Speed
 from localspec.registry.catalog import STARTER, Entry, load_catalog
 from localspec.registry.variants import quantization_of
 from localspec.settings import Attention
@@ -39,8 +38,8 @@ LOSS = 2.0
 """Per nat of Kullback-Leibler divergence: Q4_K_M costs 6 % of a model's size, Q2_K 59 %."""
 FIRST_YEAR = 2024
 UNKNOWN_LOSS = 0.1
-READING_TPS = 6.0
-"""As fast as people read; below it slowness counts twice."""
+COMFORTABLE_TPS, READING_TPS = 20.0, 6.0
+"""The latter is as fast as people read: below it slowness counts twice."""
 BATCH = 512
 """Tokens of a micro-batch."""
 MODEST_BYTES = 6e9

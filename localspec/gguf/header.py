@@ -78,6 +78,18 @@ class Header:
         """A key under the architecture's prefix: `block_count` is `llama.block_count`."""
         return f"{self.architecture}.{key}"
 
+    def own_integer(self, key: str) -> int | None:
+        """Of a key under the architecture's prefix."""
+        return self.integer(self.own_key(key))
+
+    @property
+    def n_draft_layers(self) -> int:
+        """Layers behind those of the model that predict further tokens (NextN, MTP)."""
+        return self.own_integer("nextn_predict_layers") or 0
+
+    def tensor(self, name: str) -> Tensor | None:
+        return next((each for each in self.tensors if each.name == name), None)
+
     def integer(self, key: str) -> int | None:
         return self._of_kind(key, int, "a whole number")
 

@@ -209,8 +209,4 @@ def _is_count(text: str) -> bool:
 
 def read_remote(reference: str) -> Header:
     """The header of a model elsewhere, with all of its parts. Raises UserError or ModelError."""
-    source = HttpSource.of(reference)
-    try:
-        return read_source(source)
-    finally:
-        source.close()
+    return read_source(HttpSource.of(reference))

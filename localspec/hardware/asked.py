@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from localspec.errors import UserError
 from localspec.hardware.described import device_meant, processor_meant
-from localspec.hardware.devices import Match, UnknownDeviceError, all_devices
+from localspec.hardware.device_names import UnknownDeviceError
+from localspec.hardware.devices import Match, all_devices
 
 MOST = 16
 """Devices that layers are shared among, at most: libllama's own limit."""

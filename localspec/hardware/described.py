@@ -27,15 +27,8 @@ from math import sqrt
 from typing import Any
 
 from localspec.errors import UserError
-from localspec.hardware.devices import (
-    GIB,
-    Device,
-    Match,
-    UnknownDeviceError,
-    all_devices,
-    find_device,
-)
-from localspec.hardware.targets import cards_of_target
+from localspec.hardware.device_names import UnknownDeviceError, cards_of_target, find_device
+from localspec.hardware.devices import GIB, Device, Match, all_devices
 
 _KIND = re.compile(r"(?<![\w-])(lp)?ddr[345]x?(?:[- ]?(?:r?dimm )?)(\d{4,5})(?!\w)", re.IGNORECASE)
 _CHANNELS = re.compile(

@@ -1,12 +1,10 @@
-"""The table of devices (devices.toml, each figure with its source), and devices by name.
+"""The table of devices (devices.toml, each figure with its source), by what drivers report.
 
-A person types some words of a name, in any order, without the brand. Drivers give several devices
-one name (RTX 3060 with 8 or 12 GB, M3 Max with 30 or 40 GPU cores): a reported name leads to
-candidates, which core count or memory size narrow down. Where several remain, their bandwidth is an
-interval. A name in no entry is unknown, never its nearest neighbour: "RX 6800M" is not an RX 6800.
+Drivers give several devices one name (RTX 3060 with 8 or 12 GB, M3 Max with 30 or 40 GPU cores): a
+reported name leads to candidates, which core count or memory size narrow down. Where several
+remain, their bandwidth is an interval.
 """
 
-import difflib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -14,8 +12,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Self
 
-from localspec.errors import HardwareError, UserError
-from localspec.hardware.spelling import of_laptop, pattern_of, pieces_of, words_of
+from localspec.errors import HardwareError
 
 GIB = 2**30
 
@@ -169,117 +166,3 @@ def _of_memory(found: list[Device], memory_bytes: int | None) -> list[Device]:
 
     nearest = min(map(distance, sized))
     return [device for device in found if not device.memory_bytes or distance(device) == nearest]
-
-
-MAX_LISTED = 10
-NEAR, NEAR_FLOPS = 1.25, 1.35
-"""Figures of memory and arithmetic that differ by less are one answer, an ambiguous one: cards of
-one name with other coolers, plugs or sizes of memory."""
-
-_SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
-_CORES = re.compile(r"(\d+)(?:-?cores?|c)?")
-_SPACED_UNIT = re.compile(r"(\d+)\s+(gib|gb|cores?)\b")
-_BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ ?GB\b")
-
-# Words of a name that people leave out; those of a series only beside a number.
-_BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "instinct", "tesla"))
-_SERIES = frozenset(("rtx", "gtx", "rx", "arc"))
-
-
-class UnknownDeviceError(UserError):
-    """A name that no device of the table has."""
-
-
-def find_device(name: str, memory_bytes: int | None = None, backend: str | None = None) -> Match:
-    """What a person means; UserError lists the devices if there are several, or close ones.
-
-    Parts that differ in GPU cores alone, or hardly in their figures, are one answer. `memory_bytes`
-    tells those apart that are sold with it, `backend` those that run with it. Who copies what a
-    driver reports is understood, too.
-    """
-    lowered = " ".join(name.lower().split())
-    exact = [device for device in all_devices() if device.name.lower() == lowered]
-    reported = list(match_reported(lowered).candidates)
-    found = exact or _meant(lowered) or reported or _meant(of_laptop(lowered))
-    if reported and set(reported) < set(found):
-        found = reported
-    if not found:
-        raise UnknownDeviceError(f"there is no device {name!r} in the table: {_suggestion(name)}")
-    found = [device for device in found if memory_bytes in device.memory_bytes] or found
-    found = [device for device in found if backend in device.backends] or found
-    for meant in (found, _of_one_maker(found)):
-        if len({_chip(device) for device in meant}) == 1 or _are_near(meant):
-            return Match(tuple(meant))
-    raise UserError(f"{name!r} can be {listed(found)}: give more of the name")
-
-
-def _meant(lowered: str) -> list[Device]:
-    """Devices that have every word; if the words are all of some names, then only those."""
-    words = re.split(r"[\s(),/]+", _SPACED_UNIT.sub(r"\1\2", lowered))
-    words = [word for word in words if word]
-    found = [d for d in all_devices() if words and all(_has(d, word) for word in words)]
-    found = found or _glued(words)
-    given = set(words) | pieces_of(lowered) | _BRANDS
-    given |= _SERIES if re.search(r"\d", lowered) else set()
-    plain = [d for d in found if not words_of(_BINS.sub("", d.name)) - given]
-    graphics = [device for device in found if device.kind != "cpu"]
-    return plain or graphics or found
-
-
-def _of_one_maker(found: list[Device]) -> list[Device]:
-    """Whose name says least beside what was typed: "M4" is Apple's and not Tesla M4."""
-    first = min(found, key=lambda device: len(words_of(_BINS.sub("", device.name))))
-    return [device for device in found if device.name.split()[0] == first.name.split()[0]]
-
-
-def _has(device: Device, word: str) -> bool:
-    size, cores = _SIZE.fullmatch(word), _CORES.fullmatch(word)
-    if size:
-        return int(size[1]) * GIB in device.memory_bytes
-    if cores and device.gpu_cores is not None:
-        return int(cores[1]) == device.gpu_cores
-    return re.search(rf"(?<![\w-]){re.escape(word)}(?!\w)", device.name.lower()) is not None
-
-
-def _glued(words: list[str]) -> list[Device]:
-    """For "rtx4090", "m4max" and "h100 sxm": letters and digits apart, but in their order."""
-    sizes = [word for word in words if _SIZE.fullmatch(word)]
-    patterns = [pattern_of(word) for word in words if word not in sizes]
-    return [
-        device
-        for device in all_devices()
-        if patterns and all(re.search(text, device.name.lower()) for text in patterns)
-        if all(_has(device, size) for size in sizes)
-    ]
-
-
-def _chip(device: Device) -> str:
-    """The name without its GPU cores: bins of one chip."""
-    return re.sub(r"\(\d+-core GPU\)", "", device.name).strip()
-
-
-def _are_near(found: list[Device]) -> bool:
-    rates = [device.bandwidth_bytes_per_s for device in found]
-    flops = [device.fp16_flops_per_s or 0.0 for device in found]
-    are_near = max(rates) <= NEAR * min(rates) and max(flops) <= NEAR_FLOPS * min(flops)
-    return are_near and len({device.kind for device in found}) == 1
-
-
-def _suggestion(name: str) -> str:
-    names = {_unbranded(device.name): device.name for device in all_devices()}
-    by_bandwidth = f"add the bandwidth of its memory for a wide prediction, as in '{name} 300 GB/s'"
-    close = difflib.get_close_matches(_unbranded(name), names, n=3, cutoff=0.7)
-    if close:
-        return f"did you mean {' or '.join(names[text] for text in close)}? Else {by_bandwidth}"
-    return f"measure it there with `localspec predict`, or {by_bandwidth}"
-
-
-def _unbranded(name: str) -> str:
-    return " ".join(word for word in name.lower().split() if word not in _BRANDS)
-
-
-def listed(devices: list[Device]) -> str:
-    """For people; not all of many."""
-    names = [device.name for device in devices]
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more

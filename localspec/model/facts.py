@@ -3,12 +3,16 @@
 Compute buffers are not known here; caches are in `kv`.
 
 What a header says of the use that a model is meant for, sampling and how far positions reach, is
-here, too.
+here, too; and what an engine needs to know of a draft head before it makes a context. A head is the
+last layers of a model's own file (MTP), or a small file of its own that belongs to one target.
+libllama ends its process where a head does not fit, so these facts come from headers:
+`model.head_fit` makes them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from localspec.gguf.header import Header, file_type
 from localspec.gguf.types import GgmlType
@@ -86,10 +90,7 @@ class ModelFacts:
 
         The tokenizer and the layers are read unless they are given.
         """
-
-        def count(name: str) -> int | None:
-            return header.integer(header.own_key(name))
-
+        count = header.own_integer
         tokenizer = tokenizer or Tokenizer.of(header)
         layers = layers_of(header) if layers is None else layers
         text = [tensor for tensor in header.tensors if not is_of_encoder(tensor)]
@@ -110,7 +111,7 @@ class ModelFacts:
             state_bytes=state_bytes(header, layers),
             sampling=values_below(header, "general.sampling."),
             layers=layers,
-            weights=weights_of(header, _most_blocks(header)),
+            weights=weights_of(header, (count("block_count") or 0) - header.n_draft_layers),
             expert_layer_bytes=expert_layers(text, len(layers)),
             encoder_bytes=sum(t.n_bytes for t in header.tensors if is_of_encoder(t)),
         )
@@ -206,15 +207,53 @@ class ModelFacts:
         return keys or block_problem(self.layers, "value", type_v)
 
 
-def _most_blocks(header: Header) -> int:
-    """Blocks that a token passes; further ones predict further tokens (NextN)."""
-    n_blocks, n_extra = (
-        header.integer(header.own_key(name)) or 0
-        for name in ("block_count", "nextn_predict_layers")
-    )
-    return n_blocks - n_extra
-
-
 def _most(header: Header, name: str) -> int:
-    n_layers = header.integer(header.own_key("block_count")) or 0
+    n_layers = header.own_integer("block_count") or 0
     return max(per_layer(header, name, n_layers) or (0,))
+
+
+N_KEPT = 64
+"""Rows of a target's hidden states that are kept for a head, and the most that it reads at once."""
+
+HeadMethod = Literal["mtp", "gemma4-assistant", "eagle3", "dflash", "dspark"]
+HEAD_METHODS: dict[str, frozenset[HeadMethod]] = {
+    "mtp": frozenset({"mtp", "gemma4-assistant"}),
+    "eagle3": frozenset({"eagle3"}),
+    "dflash": frozenset({"dflash", "dspark"}),
+}
+"""The methods of heads that a --spec value means."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadBlock:
+    """How a head that drafts a whole block at once (DFlash, DSpark) is asked.
+
+    It reads the pending token and `mask_token` `n_tokens` - 1 times. `first`: the first of its rows
+    that drafts, 1, or 0 where the pending token's own row does (DSpark). `n_lattice`: candidates a
+    position in the lattice of DFlash2, 0 without one.
+    """
+
+    n_tokens: int
+    mask_token: int
+    first: int = 1
+    is_causal: bool = False
+    has_confidence: bool = False
+    n_lattice: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFacts:
+    """One head. `path` None: it is in the target's own file, in `n_heads` layers behind the others.
+
+    `n_draft_max`: the longest draft that it can make; None: any. `taps`: layers whose inputs it
+    reads, at the target; none: the state behind the last layer. `needs_target_cache`: it attends to
+    the target's cache and has none.
+    """
+
+    method: HeadMethod
+    path: Path | None = None
+    n_heads: int = 1
+    n_draft_max: int | None = None
+    taps: tuple[int, ...] = ()
+    needs_target_cache: bool = False
+    block: HeadBlock | None = None

@@ -19,19 +19,18 @@ from pathlib import Path, PurePosixPath
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header
+from localspec.model.facts import HeadBlock, HeadFacts
 from localspec.model.head_pair import (
     HeadPair,
     check_ends,
     eagle3,
-    n_heads_of,
     n_layers_of,
     n_tokens_of,
     size_of,
     taps_of,
 )
-from localspec.model.heads import HeadBlock, HeadFacts
 from localspec.model.kind import kind_of
-from localspec.model.layers import Layer, layers_of
+from localspec.model.layers import Layer, layers_of, names_of
 from localspec.model.usable import check_layers
 
 DEFAULT_BLOCK = 16
@@ -47,7 +46,7 @@ def dflash(pair: HeadPair) -> HeadFacts:
     taps = taps_of(pair)
     n = size_of(head, "embedding_length")
     pair.check_width(n, "embedding_length")
-    if head.integer(head.own_key("hyper_connection.count")):
+    if head.own_integer("hyper_connection.count"):
         for key in STAGES:
             size_of(head, key)
     pair.check_tokens()
@@ -62,7 +61,7 @@ def dflash(pair: HeadPair) -> HeadFacts:
 
 def _block(pair: HeadPair, *, is_dspark: bool) -> HeadBlock:
     head = pair.head
-    n_tokens = head.integer(head.own_key("block_size"))
+    n_tokens = head.own_integer("block_size")
     if n_tokens is None and not is_dspark:
         n_tokens = DEFAULT_BLOCK
     if n_tokens is None or n_tokens < 2:
@@ -96,23 +95,19 @@ def _lattice(pair: HeadPair) -> int:
     return size_of(pair.head, "selector_top_k")
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-ONE_HEAD = _names(
+ONE_HEAD = names_of(
     "bailingmoe3 cohere2moe deepseek2 deepseek32 deepseek4 glm-dsa glm4moe nemotron_h_moe"
     " qwen35 qwen35moe qwen3next"
 )
 """Their graph of a head (LLM_GRAPH_TYPE_DECODER_MTP) asserts that there is one."""
-SEVERAL_HEADS = _names("hy_v3 mimo2 step35")
+SEVERAL_HEADS = names_of("hy_v3 mimo2 step35")
 OWN_TENSORS = {
     "bailingmoe3": ("layer_output_norm",),
     "mimo2": ("attn_qkv", "ffn_gate", "ffn_down", "ffn_up"),
     "nemotron_h_moe": ("nextn.shared_head_norm", "ffn_gate_inp"),
 }
 """What the graph of a head asserts beside what all have."""
-UNTIED = _names("deepseek4 mimo2 step35")
+UNTIED = names_of("deepseek4 mimo2 step35")
 """They make no scores with the embeddings where the file has no matrix for scores."""
 
 Judge = Callable[[HeadPair], HeadFacts]
@@ -157,7 +152,7 @@ def _check_own_layers(pair: HeadPair, facts: HeadFacts) -> None:
             head, layers_of_assistant(head) if facts.needs_target_cache else layers_of(head)
         )
     for key in ROTATED:
-        if head.integer(head.own_key(key)) == 0 != target.integer(target.own_key(key)):
+        if head.own_integer(key) == 0 != target.own_integer(key):
             raise pair.broken(f"turns 0 numbers of its keys by their place ({key})")
 
 
@@ -176,7 +171,7 @@ def _no_head(pair: HeadPair) -> ModelError:
 
 
 def _inside(pair: HeadPair) -> HeadFacts:
-    if not n_heads_of(pair.target):
+    if not pair.target.n_draft_layers:
         raise ModelError(
             f"{Path(pair.target.name).name} has no draft head (MTP) inside: get a file of the model"
             " that has one, or name a head of its own with --draft"
@@ -187,7 +182,7 @@ def _inside(pair: HeadPair) -> HeadFacts:
 def _mtp(pair: HeadPair) -> HeadFacts:
     """Layers behind the last one, each with a projection of a token and a state to one input."""
     head, name = pair.head, pair.head.architecture
-    n_heads = n_heads_of(head)
+    n_heads = head.n_draft_layers
     if name not in ONE_HEAD | SEVERAL_HEADS:
         raise pair.unfit(
             f"llama.cpp cannot run heads (MTP) of the architecture {shown(name)}",
@@ -240,7 +235,7 @@ def _assistant(pair: HeadPair) -> HeadFacts:
     pair.check_architecture("gemma4-assistant")
     if target.architecture != "gemma4":
         raise pair.unfit(f"it is for Gemma 4, and the target is a {shown(target.architecture)}")
-    if not n_heads_of(head):
+    if not head.n_draft_layers:
         raise pair.broken("says of none of its layers that they draft (nextn_predict_layers)")
     n, n_out = size_of(head, "embedding_length"), size_of(head, "embedding_length_out")
     pair.check_width(n_out, "embedding_length_out")

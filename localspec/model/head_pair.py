@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from localspec.errors import ModelError
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header, Tensor
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
+from localspec.model.layers import names_of
 from localspec.model.tokenizer import Tokenizer
 
 OTHERS = "pull the head that was made for this model"
@@ -54,7 +55,7 @@ class HeadPair:
 
     def tensor(self, name: str) -> Tensor | None:
         """A tensor of the head's file."""
-        return next((each for each in self.head.tensors if each.name == name), None)
+        return self.head.tensor(name)
 
     def need(self, name: str, *shape: int) -> Tensor:
         """A tensor that must be there, in this shape where one is given."""
@@ -96,20 +97,15 @@ class HeadPair:
 
 def size_of(header: Header, key: str) -> int:
     """A size under the architecture's own key. ModelError unless it is there and above 0."""
-    number = header.integer(header.own_key(key))
+    number = header.own_integer(key)
     if number is None or number < 1:
         raise header.fail(f"has {number} for {shown(header.own_key(key))}; {AGAIN}")
     return number
 
 
-def n_heads_of(header: Header) -> int:
-    """Layers behind those of the model that predict further tokens."""
-    return header.integer(header.own_key("nextn_predict_layers")) or 0
-
-
 def n_layers_of(header: Header) -> int:
     """Layers of the model proper."""
-    return size_of(header, "block_count") - n_heads_of(header)
+    return size_of(header, "block_count") - header.n_draft_layers
 
 
 def n_tokens_of(header: Header) -> int | None:
@@ -117,22 +113,18 @@ def n_tokens_of(header: Header) -> int | None:
     tokens = header.array("tokenizer.ggml.tokens")
     if tokens is not None:
         return len(tokens)
-    table = next((each for each in header.tensors if each.name == "token_embd.weight"), None)
+    table = header.tensor("token_embd.weight")
     by_table = table.shape[1] if table and len(table.shape) > 1 else None
-    return header.integer(header.own_key("vocab_size")) or by_table
+    return header.own_integer("vocab_size") or by_table
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-TAPPED = _names(
+TAPPED = names_of(
     "bailingmoe3 deepseek4 gemma4 gpt-oss hunyuan-dense hunyuan_vl lfm2 lfm2moe llama mimo2"
     " minimax-01 minimax-m2 muse-glimmer nanbeige nemotron_h nemotron_h_moe qwen3 qwen35"
     " qwen35moe qwen3moe qwen3next"
 )
 """Whose graph gives the inputs of its layers. That of qwen4exp gives them in another width."""
-TAPPED_AT_END = _names("deepseek4 mimo2 nemotron_h nemotron_h_moe")
+TAPPED_AT_END = names_of("deepseek4 mimo2 nemotron_h nemotron_h_moe")
 """Those that also give what leaves the last layer."""
 N_EAGLE_TAPS = 3
 
@@ -193,7 +185,7 @@ def check_equal_sizes(pair: HeadPair) -> None:
 
 
 def _length(head: Header, kind: str, default: int) -> int:
-    given = head.integer(head.own_key(f"attention.{kind}_length"))
+    given = head.own_integer(f"attention.{kind}_length")
     return default if given is None else given
 
 

@@ -11,21 +11,18 @@ from dataclasses import dataclass
 
 from localspec.gguf.cursor import shown
 from localspec.gguf.header import Header, Tensor
+from localspec.model.layers import names_of
 
 WHOLE = "give the path of a whole language model"
 
 
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-ENCODERS = _names(
+ENCODERS = names_of(
     "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert"
     " gemma-embedding llama-embed t5encoder"
 )
-DIFFUSION = _names("dream llada llada-moe rnd1")
-ENCODER_DECODERS = _names("t5")
-SPEECH = _names("wavtokenizer-dec qwen3tts pockettts")
+DIFFUSION = names_of("dream llada llada-moe rnd1")
+ENCODER_DECODERS = frozenset({"t5"})
+SPEECH = names_of("wavtokenizer-dec qwen3tts pockettts")
 IMAGE_ARCHITECTURES = re.compile(
     r"(flux|sd[123x]|sdxl|aura|hidream|ltxv?|hyvid|hunyuan_video|wan|cosmos|lumina|qwen_image|chroma"
     r"|z_?image|pixart|kolors|omnigen|mochi|kandinsky|hunyuan_?(image|video)|cogvideox|sana|svd)"
@@ -124,7 +121,7 @@ def _by_tensors(header: Header) -> FileKind | None:
 
 def _is_reranker(header: Header, names: list[str]) -> bool:
     """It pools to a rank, or ends in a classifier instead of tokens."""
-    is_rank = header.integer(header.own_key("pooling_type")) == RANK
+    is_rank = header.own_integer("pooling_type") == RANK
     return is_rank or any(name.startswith("cls.") for name in names)
 
 
@@ -140,7 +137,7 @@ def _feature_head(header: Header, names: list[str]) -> str:
     """A head that reads layers of its target: EAGLE-3 writes on, the others fill a block."""
     if "markov_w1.weight" in names:
         return "DSpark head"
-    is_block = header.integer(header.own_key("block_size")) is not None
+    is_block = header.own_integer("block_size") is not None
     return "DFlash head" if is_block or "dflash" in header.architecture else "EAGLE-3 head"
 
 
@@ -208,7 +205,7 @@ def is_of_encoder(tensor: Tensor) -> bool:
 
 
 def _is_embedder(header: Header) -> bool:
-    pooling = header.integer(header.own_key("pooling_type"))
+    pooling = header.own_integer("pooling_type")
     ends_in_vectors = any(tensor.name.startswith(_DENSE) for tensor in header.tensors)
     is_causal = header.flag(header.own_key("attention.causal")) is not False
     return ends_in_vectors or not is_causal or pooling in POOLINGS
@@ -220,18 +217,14 @@ def is_head_alone(header: Header) -> bool:
     libllama loads one without the blocks below, for a context of heads, and in a plain context dies
     of them. It tells a sidecar by the first norm (src/models/qwen35.cpp and its likes).
     """
-    n_heads, n_blocks = _n_heads(header), header.integer(header.own_key("block_count")) or 0
-    has_first = any(tensor.name == "blk.0.attn_norm.weight" for tensor in header.tensors)
+    n_heads, n_blocks = header.n_draft_layers, header.own_integer("block_count") or 0
+    has_first = header.tensor("blk.0.attn_norm.weight") is not None
     return n_heads > 0 and (not has_first or n_blocks == n_heads)
-
-
-def _n_heads(header: Header) -> int:
-    return header.integer(header.own_key("nextn_predict_layers")) or 0
 
 
 def _has_head(header: Header) -> bool:
     """Keys promise a head that some files have lost: its weights tell."""
-    return _n_heads(header) > 0 and any(".nextn." in tensor.name for tensor in header.tensors)
+    return header.n_draft_layers > 0 and any(".nextn." in tensor.name for tensor in header.tensors)
 
 
 def check_kind(header: Header) -> FileKind:

@@ -95,7 +95,7 @@ def state_bytes(header: Header, layers: tuple[Layer, ...]) -> int | None:
 
 def _numbers(header: Header, n_heads: int) -> int | None:
     def size(name: str) -> int:
-        return max(0, header.integer(header.own_key(name)) or 0)
+        return max(0, header.own_integer(name) or 0)
 
     n_embd, n_conv = size("embedding_length"), size("ssm.conv_kernel")
     if head := size("wkv.head_size"):

@@ -17,13 +17,14 @@ from localspec.gguf.cursor import Array, shown
 from localspec.gguf.header import Header
 
 
-def _names(text: str) -> frozenset[str]:
+def names_of(text: str) -> frozenset[str]:
+    """Of architectures, in one text."""
     return frozenset(text.split())
 
 
-RECURRENT = _names("mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7")
+RECURRENT = names_of("mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7")
 # Some layers attend and some are recurrent. Which ones: see `layers`.
-HYBRID = _names(
+HYBRID = names_of(
     "jamba falcon-h1 plamo2 granitehybrid lfm2 lfm2moe nemotron_h nemotron_h_moe qwen3next"
     " kimi-linear bailingmoe3 kimi-k3 glm5-next qwen35 qwen35moe qwen4exp deepseek4 minimax-01"
 )
@@ -31,13 +32,13 @@ HYBRID = _names(
 FULL_ATTENTION_EVERY = {"minimax-01": 8, "qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4}
 
 # The cache has more in it than keys and values by layer, or layers share it in ways of their own.
-UNUSUAL_CACHE = _names(
+UNUSUAL_CACHE = names_of(
     "deepseek32 deepseek4 glm-dsa glm5-next minimax-m3 hy_v4 dots3note qwen4exp hrm_text"
     " graniteswitch"
 )
 
 # Layers without attention and without feed-forward have no weights at all (Nemotron Ultra).
-SKIPPING = _names("deci")
+SKIPPING = frozenset({"deci"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
     """
     n_all = _count(header, "block_count", 0)
     n_loops = _count(header, "num_loops", 1) if header.architecture == "nanbeige" else 1
-    n_layers = n_all - _count(header, "nextn_predict_layers", 0)
+    n_layers = n_all - header.n_draft_layers
     if not (0 < n_layers <= n_all and 0 < n_loops * n_all <= MAX_LAYERS):
         raise header.fail(
             f"claims {n_all} layers, of which {n_layers} would be used, and 1 to {MAX_LAYERS} are"
@@ -153,7 +154,7 @@ def layers_of(header: Header) -> tuple[Layer, ...]:
 
 
 def _count(header: Header, name: str, default: int) -> int:
-    count = header.integer(header.own_key(name))
+    count = header.own_integer(name)
     return default if count is None else count
 
 
@@ -192,10 +193,8 @@ def _recurrent(header: Header, kv_heads: tuple[int, ...]) -> tuple[bool, ...]:
 
 def _attends_every(header: Header) -> int | None:
     """Which layers attend where the others are recurrent; None where no interval tells."""
-    every = header.integer(header.own_key(INTERVAL)) or FULL_ATTENTION_EVERY.get(
-        header.architecture
-    )
-    is_of_windows = bool(header.integer(header.own_key(WINDOW))) and not has_state_keys(header)
+    every = header.own_integer(INTERVAL) or FULL_ATTENTION_EVERY.get(header.architecture)
+    is_of_windows = bool(header.own_integer(WINDOW)) and not has_state_keys(header)
     return None if is_of_windows and header.architecture not in HYBRID else every
 
 
@@ -210,7 +209,7 @@ def _windows(header: Header, recurrent: tuple[bool, ...], n_layers: int) -> list
     layout = WINDOWS.get(header.architecture) or _layout_of_keys(header)
     if layout is None or layout.n_layers not in (None, n_layers):
         return [None] * n_layers
-    n_tokens = header.integer(header.own_key(WINDOW))
+    n_tokens = header.own_integer(WINDOW)
     if n_tokens is None or (n_tokens and layout.fixed):
         n_tokens = layout.n_tokens
     if not n_tokens:
@@ -226,9 +225,9 @@ def _layout_of_keys(header: Header) -> Window | None:
     pattern = header.metadata.get(header.own_key(PATTERN))
     if isinstance(pattern, Array):
         return Window(None)
-    if header.integer(header.own_key(PATTERN)):
-        return Window(header.integer(header.own_key(PATTERN)))
-    every = header.integer(header.own_key(INTERVAL))
+    if header.own_integer(PATTERN):
+        return Window(header.own_integer(PATTERN))
+    every = header.own_integer(INTERVAL)
     return Window(every) if every and not has_state_keys(header) else None
 
 

@@ -44,13 +44,13 @@ class Tokenizer:
     same tokens. `chat_template` is a Jinja source that nobody has checked.
     """
 
-    model: str | None
-    pre: str | None
-    n_tokens: int | None
-    bos_id: int | None
-    eos_id: int | None
-    adds_bos: bool | None
-    adds_eos: bool | None
+    model: str | None = None
+    pre: str | None = None
+    n_tokens: int | None = None
+    bos_id: int | None = None
+    eos_id: int | None = None
+    adds_bos: bool | None = None
+    adds_eos: bool | None = None
     chat_template: str | None = field(default=None, repr=False, compare=False)
     digest: str | None = None
     texts: Callable[[], Sequence[bytes]] = field(default=tuple, repr=False, compare=False)
@@ -160,10 +160,10 @@ AGAIN = "download or convert it again"
 def check_vocabulary(header: Header) -> Tokenizer:
     """The tokenizer. ModelError if libllama would abort while it loads or uses it."""
     tokenizer = Tokenizer.of(header)
-    table = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
+    table = header.tensor("token_embd.weight")
     n_rows = table.shape[1] if table and len(table.shape) == 2 else None
     if not tokenizer.has_text:
-        n_ids = header.integer(header.own_key("vocab_size"))
+        n_ids = header.own_integer("vocab_size")
         if n_ids is None or n_ids < 1 or (n_rows and n_ids != n_rows):
             raise header.fail(f"has {n_ids} token ids for {n_rows} embeddings; {AGAIN}")
         return tokenizer

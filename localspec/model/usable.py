@@ -34,11 +34,11 @@ def _contradiction(header: Header, what: str) -> ModelError:
 
 def _check_lengths(header: Header) -> None:
     for name, most in (("context_length", MAX_TOKENS), ("embedding_length", MAX_SIZE)):
-        number = header.integer(header.own_key(name))
+        number = header.own_integer(name)
         if number is None or not 1 <= number <= most:
             raise _contradiction(header, f"has {number} for {shown(header.own_key(name))}")
-    n_embd = header.integer(header.own_key("embedding_length"))
-    table = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
+    n_embd = header.own_integer("embedding_length")
+    table = header.tensor("token_embd.weight")
     if table and table.shape[:1] != (n_embd,):
         raise _contradiction(
             header,
@@ -76,7 +76,7 @@ def _check_heads(header: Header, layer: Layer) -> None:
 def _check_rotation(header: Header, layers: tuple[Layer, ...]) -> None:
     longest = max(layer.key_size for layer in layers)
     for key in ("rope.dimension_count", "rope.dimension_count_swa"):
-        n_rotated = header.integer(header.own_key(key)) or 0
+        n_rotated = header.own_integer(key) or 0
         if longest and (n_rotated % 2 or not 0 <= n_rotated <= longest):
             raise _contradiction(header, f"rotates {n_rotated} numbers of keys of {longest}")
 
@@ -105,10 +105,10 @@ def _check_blocks(header: Header) -> None:
     blocks = (tensor.name.split(".")[:2] for tensor in header.tensors)
     found = {int(n) for block, *rest in blocks for n in rest if block == "blk" and n.isdecimal()}
     n_found = max(found, default=-1) + 1
-    n_blocks = header.integer(header.own_key("block_count")) or 0
+    n_blocks = header.own_integer("block_count") or 0
     if n_found > n_blocks:
         raise header.fail(f"has weights of {n_found} layers but says {n_blocks}; {AGAIN}")
-    n_layers = n_blocks - (header.integer(header.own_key("nextn_predict_layers")) or 0)
+    n_layers = n_blocks - header.n_draft_layers
     missing = next((i for i in range(n_layers) if i not in found), None)
     if missing is not None and header.architecture not in SKIPPING:
         raise header.fail(f"has no weights for layer {missing} of {n_layers}; {AGAIN}")

@@ -65,7 +65,7 @@ def weights_of(header: Header, n_layers: int) -> tuple[WeightGroup, ...]:
     """Every tensor of the text model in a group; blocks from `n_layers` on (NextN, MTP) are not
     streamed.
     """
-    is_tied = not any(tensor.name == "output.weight" for tensor in header.tensors)
+    is_tied = header.tensor("output.weight") is None
     sums: dict[tuple[WeightRole, GgmlType, bool, bool], list[int]] = defaultdict(lambda: [0, 0])
     for tensor in header.tensors:
         if is_of_encoder(tensor):

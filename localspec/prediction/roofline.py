@@ -27,12 +27,12 @@ from localspec.prediction.rates import (
     AttentionWork,
     Rates,
     Shares,
+    Speed,
     Spread,
     Term,
     Test,
     WeightWork,
 )
-from localspec.prediction.speed import Speed
 from localspec.settings import Attention
 
 MAX_BREAK_EVEN, FLOAT_BYTES = 4096, 4

@@ -36,7 +36,7 @@ from localspec.engine.base import Context, Engine, require_number
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.vocabulary import Vocabulary
 from localspec.errors import UserError
-from localspec.model.identity import fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.notify import Progress
 from localspec.quality.reference import Floats, Ids, Reference, Rows
 from localspec.store import hashed

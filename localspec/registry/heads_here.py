@@ -11,7 +11,7 @@ from localspec.errors import LocalspecError
 from localspec.gguf.header import Header
 from localspec.gguf.hub_name import HUB, HubFile, hub_name_of
 from localspec.gguf.reader import read_header
-from localspec.model.heads import HEAD_METHODS, HeadFacts
+from localspec.model.facts import HEAD_METHODS, HeadFacts
 from localspec.registry.resolve import catalog_entry
 from localspec.registry.variants import model_of
 from localspec.settings import AUTO, OWN
@@ -21,8 +21,7 @@ def found_head(target: Path, name: str | None, spec: str = AUTO) -> str | None:
     """The head that fits a target, in it (`own`) or in a file that is here; None without one."""
     with suppress(LocalspecError, OSError):  # a broken target is refused when it is loaded
         header = read_header(target)
-        has_head = header.integer(header.own_key("nextn_predict_layers"))
-        if has_head and is_wanted(_fitting(header), spec):
+        if header.n_draft_layers and is_wanted(_fitting(header), spec):
             return OWN
         for path in _proposed(target, name):
             with suppress(LocalspecError, OSError):

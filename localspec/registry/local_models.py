@@ -26,8 +26,7 @@ from typing import Any
 
 from localspec.errors import LocalspecError, UserError
 from localspec.gguf.hub_name import HUB, HubFile, HubName, HubRepository, hub_name_of, with_file
-from localspec.gguf.reader import PART_NAME
-from localspec.model.identity import parts_of
+from localspec.gguf.reader import PART_NAME, parts_of
 from localspec.registry.catalog import load_catalog
 from localspec.registry.manifest import pulled, pulled_files
 from localspec.registry.remote_file import cache_folder

@@ -18,6 +18,7 @@ from localspec.notify import Notify
 from localspec.registry.manifest import Pulled, record
 from localspec.registry.pull import Digest, OnProgress, pull_file
 from localspec.registry.remote_file import describe, shelf_of
+from localspec.registry.variants import few
 
 State = Literal["whole", "damaged", "missing", "unfinished"]
 MOST_MENDED = 0.25
@@ -153,9 +154,6 @@ def _where(finding: Finding) -> str:
         return ""
     spans = [f"{damage.begin:,} to {damage.end:,}" for damage in finding.damage]
     names = list(dict.fromkeys(name for damage in finding.damage for name in damage.tensors))
-    return f" in bytes {_few(spans)}" + (f", of {_few(names)}" if names else "")
-
-
-def _few(items: list[str]) -> str:
-    more = len(items) - MOST_NAMES
-    return ", ".join(items[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return f" in bytes {few(spans, MOST_NAMES)}" + (
+        f", of {few(names, MOST_NAMES)}" if names else ""
+    )

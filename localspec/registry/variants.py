@@ -123,10 +123,10 @@ def in_folder(found: Sequence[Variant], folder: str) -> list[Variant]:
     return inside or with_tag(found, folder)
 
 
-def few(files: Sequence[str]) -> str:
-    """The first names of a list, for a message."""
-    more = len(files) - MOST_NAMED
-    return ", ".join(files[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def few(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """The first of them, for a message."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def model_of(file: str) -> str:

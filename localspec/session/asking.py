@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from localspec.errors import UserError
-from localspec.model.heads import HEAD_METHODS
+from localspec.model.facts import HEAD_METHODS
 from localspec.notify import Notify, silent
 from localspec.registry.manifest import mark_used
 from localspec.registry.resolve import NotHereError, is_one_file, resolve

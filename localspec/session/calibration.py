@@ -30,10 +30,10 @@ from localspec.decode.offers import WINDOW
 from localspec.engine.base import EngineConfig
 from localspec.engine.health import engine_fingerprint
 from localspec.engine.timing import Timed, TimedEngine, TimedHead, Timer
+from localspec.gguf.reader import fingerprint
 from localspec.hardware.activity import BUSY, Watch, is_calm
 from localspec.hardware.detect import power
-from localspec.model.heads import HeadFacts
-from localspec.model.identity import fingerprint
+from localspec.model.facts import HeadFacts
 from localspec.prediction.speculation import expected_tokens
 from localspec.session.loading import EnginePlan
 from localspec.store import Kept, hashed

@@ -31,7 +31,7 @@ from localspec.engine.graphics import graphics
 from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.timing import TimedContext
 from localspec.errors import EngineError
-from localspec.model.identity import fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.session.asking import SessionConfig
 from localspec.settings import ROWS
 from localspec.store import write_text
@@ -107,7 +107,7 @@ class DiskCache:
             return
         self.entries.append(KeptSequence(path, tokens, path.stat().st_size, places))
         while sum(entry.n_bytes for entry in self.entries) > self._most_bytes:
-            _drop(self.entries.pop(0))
+            _unlink(self.entries.pop(0).path)
 
     def longest(self, prompt: Sequence[int]) -> tuple[KeptSequence | None, int]:
         """Which file spares most of a prompt, and how many tokens."""
@@ -125,7 +125,7 @@ class DiskCache:
         self.entries.remove(entry)
         if not is_good:
             context.go_back(0)
-            _drop(entry)
+            _unlink(entry.path)
             return False
         self.entries.append(entry)
         with suppress(OSError):
@@ -153,10 +153,6 @@ def _read(path: Path) -> KeptSequence | None:
 
 def _is_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, int) for each in value)
-
-
-def _drop(entry: KeptSequence) -> None:
-    _unlink(entry.path)
 
 
 def _unlink(path: Path) -> None:

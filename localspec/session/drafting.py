@@ -14,8 +14,7 @@ from localspec.engine.base import EngineConfig
 from localspec.errors import UserError
 from localspec.gguf.header import Header
 from localspec.gguf.reader import read_header
-from localspec.model.facts import ModelFacts
-from localspec.model.heads import HEAD_METHODS, HeadFacts
+from localspec.model.facts import HEAD_METHODS, HeadFacts, ModelFacts
 from localspec.registry.heads_here import found_head, is_wanted
 from localspec.registry.resolve import draft_of
 from localspec.session.memory_check import Need, is_elsewhere

@@ -16,12 +16,12 @@ from typing import Any
 from localspec.engine.base import EngineConfig
 from localspec.engine.threads import fastest
 from localspec.engine.ways import USUAL_TYPE, AttentionWay, Heads, Ways, WeightsWay, named
-from localspec.forecast.host import host_of
 from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
 from localspec.session.asking import Expected
+from localspec.session.memory_check import host_of
 from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5

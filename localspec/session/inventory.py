@@ -9,10 +9,9 @@ from localspec.engine.graphics import graphics
 from localspec.engine.threads import default_threads
 from localspec.errors import LocalspecError
 from localspec.forecast.forecast import Expectation
-from localspec.gguf.reader import PART_NAME, Header, read_header
+from localspec.gguf.reader import PART_NAME, Header, parts_of, read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.head_fit import head_of
-from localspec.model.identity import parts_of
 from localspec.model.kind import HEADS, WITH_HEAD, WRITERS, kind_of
 from localspec.model.usable import usable_facts
 from localspec.registry.catalog import load_catalog

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from localspec.engine.base import EngineConfig
 from localspec.engine.graphics import graphics
 from localspec.errors import UserError
-from localspec.forecast.host import host_of
-from localspec.hardware.detect import available_memory_bytes, reservable_bytes, swap_bytes
+from localspec.hardware.detect import (
+    available_memory_bytes,
+    processor_features,
+    reservable_bytes,
+    swap_bytes,
+)
 from localspec.model.facts import ModelFacts
 from localspec.notify import Notify
-from localspec.prediction.host_memory import PROGRAM_BYTES
-from localspec.prediction.memory import memory_of
+from localspec.prediction.memory import PROGRAM_BYTES, Host, memory_of
+from localspec.settings import Settings
 
 Loaded = tuple[EngineConfig, ModelFacts]
 _LEAST_SAVED = 0.02
@@ -45,6 +49,13 @@ class Need:
 
     def __add__(self, other: "Need") -> "Need":
         return Need(*(getattr(self, f) + getattr(other, f) for f in self.__slots__))
+
+
+def host_of(settings: Settings) -> Host | None:
+    """How weights lie in this processor's memory; None where a GPU holds them."""
+    if settings.gpu_layers and graphics(settings.device):
+        return None
+    return Host(processor_features(), settings.mmap, settings.repack)
 
 
 def check_memory(models: Sequence[Loaded], beside: Need = Need()) -> None:

@@ -68,7 +68,7 @@ def placed(settings: Settings, facts: ModelFacts) -> Settings:
     counted = _counted(settings, facts)
     if not counted.gpu_layers:
         return replace(counted, shares=())
-    from localspec.forecast.sharing import known_shares  # noqa: PLC0415 - of several devices
+    from localspec.forecast.probing import known_shares  # noqa: PLC0415 - of several devices
 
     return replace(counted, shares=known_shares(counted, facts))
 

@@ -16,9 +16,9 @@ import psutil
 from localspec import paths
 from localspec.engine.graphics import graphics
 from localspec.engine.health import devices_text, engine_fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.hardware.detect import power
 from localspec.hardware.machine import hardware_key
-from localspec.model.identity import fingerprint
 from localspec.model.kv import cache_type
 from localspec.notify import Notify
 from localspec.settings import NONE, OWN, Settings, read, words_of, written

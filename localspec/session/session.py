@@ -24,14 +24,20 @@ from localspec.engine.interrupt import Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.hardware.activity import Watch
 from localspec.notify import Notify, Progress, silent
+from localspec.session.asking import SessionConfig
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, SessionConfig, recommended_sampling
+from localspec.session.config import ReplyOptions, recommended_sampling
 from localspec.session.disk_cache import KeptPrompts
-from localspec.session.generations import Generations, check_tools, constrained
+from localspec.session.generations import (
+    Generations,
+    Prompting,
+    TemplateValues,
+    check_tools,
+    constrained,
+)
 from localspec.session.loading import EnginePlan, check_pair, load_engine
 from localspec.session.opening import Begun, load_head, opening
-from localspec.session.prompting import Prompting, TemplateValues
 from localspec.session.reply import Reply, Turns
 from localspec.settings import Speculation
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from localspec.engine.child import STOPPED, Ending, call
 from localspec.engine.health import engine_fingerprint
 from localspec.errors import EngineError, ModelError
+from localspec.gguf.reader import fingerprint
 from localspec.hardware.detect import available_memory_bytes
-from localspec.model.facts import ModelFacts
-from localspec.model.heads import HeadFacts
-from localspec.model.identity import fingerprint
+from localspec.model.facts import HeadFacts, ModelFacts
 from localspec.notify import Notify
 from localspec.store import Kept
 

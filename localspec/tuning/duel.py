@@ -33,7 +33,8 @@ from localspec.quality.divergence import (
     windows_of,
 )
 from localspec.quality.reference import Reference
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns

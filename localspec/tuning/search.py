@@ -30,7 +30,7 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import Clock
 from localspec.errors import EngineError, UserError
 from localspec.notify import Notify, silent
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, Profile, TunedFor, save_profile
 from localspec.settings import NONE, ROWS, Attention, Settings

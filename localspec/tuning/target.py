@@ -30,7 +30,7 @@ from localspec.hardware.machine import Reported
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.loading import sound_plan
 from localspec.settings import Attention, FlashAttention, Settings, words_of
 

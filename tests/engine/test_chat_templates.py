@@ -8,7 +8,7 @@ from scripted import Script, write_script
 
 import localspec.session.session as session_module
 from localspec.dialogue.template import TemplateError
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 pytestmark = pytest.mark.engine

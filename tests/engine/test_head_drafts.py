@@ -30,10 +30,11 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts
 from localspec.serve.server import desk_of
-from localspec.session.config import SessionConfig, reply_options, session_config
+from localspec.session.asking import SessionConfig, session_config
+from localspec.session.config import reply_options
 from localspec.session.drafting import found_head
 from localspec.session.session import Session
 from localspec.settings import OWN, Settings

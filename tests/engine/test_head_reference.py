@@ -13,8 +13,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts
 
 TEXT, N = [(7 * i + 3) % 250 for i in range(21)], 4
 VARIANTS: dict[str, Callable[[Path], Path]] = {

@@ -10,9 +10,8 @@ from heads import write_agreeing
 
 from localspec.errors import ModelError
 from localspec.gguf.reader import read_header
-from localspec.model.facts import ModelFacts
+from localspec.model.facts import HeadFacts, ModelFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts
 from localspec.notify import silent
 from localspec.session.loading import checked_facts
 from localspec.session.trial import try_head

@@ -10,7 +10,7 @@ from localspec.engine.llama.chain_head import ChainHead
 from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.llama.features import N_AWAKE
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 
 PROMPT, N_TOKENS = list(range(20, 60)), 24
 MTP = HeadFacts("mtp")

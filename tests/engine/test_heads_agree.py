@@ -18,8 +18,8 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts
 
 GREEDY, N_CTX = Sampling(temperature=0), 192
 HEADS: dict[str, Callable[[Path], Path]] = {

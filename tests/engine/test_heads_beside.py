@@ -24,9 +24,10 @@ from localspec.engine.base import EngineConfig
 from localspec.engine.llama.engine import LlamaEngine
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts
-from localspec.session.config import SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import reply_options
 from localspec.session.session import Session
 
 GREEDY = Sampling(temperature=0)

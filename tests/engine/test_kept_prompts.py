@@ -11,7 +11,8 @@ from models import gemma, smollm2
 
 from localspec.engine.sampling import Sampling
 from localspec.session import disk_cache
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
 OPTIONS = ReplyOptions(Sampling(temperature=0), max_tokens=6, ignore_eos=True)

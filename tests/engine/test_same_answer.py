@@ -14,7 +14,8 @@ from localspec.dialogue.template import Message
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
 GREEDY = ReplyOptions(Sampling(temperature=0), max_tokens=40)

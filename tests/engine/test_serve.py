@@ -29,8 +29,7 @@ from localspec.model.synthetic import Shape, write_random_model
 from localspec.serve.messages import END, Done, Event, Wishes
 from localspec.serve.order import Orders
 from localspec.serve.server import desk_of
-from localspec.session.asking import USUAL_DEPTH, Depths
-from localspec.session.config import SessionConfig
+from localspec.session.asking import USUAL_DEPTH, Depths, SessionConfig
 from localspec.session.session import Session
 
 PROMPTS = [
@@ -349,7 +348,8 @@ def test_the_thread_that_loaded_keeps_no_workers(tested_home: Path) -> None:
     code = f"""
 from os import listdir
 from pathlib import Path
-from localspec.session.config import SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import reply_options
 from localspec.session.session import Session
 config = SessionConfig.of(Path({str(smollm2())!r}), ctx=256, threads=2, spec="none", gpu_layers=0)
 with Session.open(config) as session:

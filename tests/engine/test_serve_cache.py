@@ -11,7 +11,7 @@ from serving import Served, events_of, served
 
 from localspec.dialogue.template import Message
 from localspec.serve.server import Load, desk_of
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 6, "stream": False}

@@ -12,7 +12,7 @@ from scripted import Script, write_script
 from serving import Served, data_of, events_of, served
 
 from localspec.serve.server import desk_of
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 TEMPLATE = (

@@ -16,7 +16,8 @@ from localspec.decode.speculator import Fixed, Plain
 from localspec.dialogue.tools import calls_of
 from localspec.errors import UserError
 from localspec.notify import silent
-from localspec.session.config import SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import reply_options
 from localspec.session.session import Session
 
 jsonschema = pytest.importorskip("jsonschema")

@@ -13,7 +13,7 @@ from localspec.engine.llama import parameters, way_prober
 from localspec.engine.timing import Clock
 from localspec.engine.way_question import WayQuestion, measured_ways
 from localspec.engine.ways import DEPTH, TRIES
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 

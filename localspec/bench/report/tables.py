@@ -9,7 +9,7 @@ from localspec.bench.statistics import Estimate
 from localspec.bench.store import Results
 from localspec.fields import Row, value_text
 from localspec.format import NOTHING, gigabytes, interval, milliseconds, number, percent, seconds
-from localspec.prediction.speed import Speed
+from localspec.prediction.rates import Speed
 from localspec.settings import NONE, ROWS, Settings
 
 CellValue = Callable[[ResultRow], Any]

@@ -6,7 +6,7 @@ from localspec.decode.drafters.forced import ForcedDrafter
 from localspec.decode.drafters.heads import DflashDrafter, Eagle3Drafter, HeadDrafter, MtpDrafter
 from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.engine.base import Engine, Head
-from localspec.model.heads import HeadMethod
+from localspec.model.facts import HeadMethod
 
 DRAFTERS: tuple[type[Drafter], ...] = (
     LookupDrafter, ForcedDrafter, ModelDrafter, MtpDrafter, Eagle3Drafter, DflashDrafter,

@@ -13,7 +13,7 @@ from localspec.decode.drafters.base import Draft, DraftRequest
 from localspec.decode.drafters.unfinished import N_CONFIDENCES, UnfinishedDraft, complete
 from localspec.engine.base import Context, Engine, Head, Logits
 from localspec.engine.sampling import Chooser
-from localspec.model.heads import HEAD_METHODS, N_KEPT, HeadMethod
+from localspec.model.facts import HEAD_METHODS, N_KEPT, HeadMethod
 
 
 class HeadDrafter:

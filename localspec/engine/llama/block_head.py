@@ -23,7 +23,7 @@ from localspec.engine.llama.features import FeatureRows, Rows
 from localspec.engine.llama.head import HeadTarget, LlamaHead, n_positions
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
-from localspec.model.heads import N_KEPT, HeadFacts
+from localspec.model.facts import N_KEPT, HeadFacts
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from localspec.engine.llama.context import LlamaContext
 from localspec.engine.llama.features import FeatureRows, Rows, unstable
 from localspec.engine.llama.head import MTP_CONTEXT, HeadTarget, LlamaHead, n_positions
 from localspec.engine.logits import BufferLogits
-from localspec.model.heads import N_KEPT, HeadFacts
+from localspec.model.facts import N_KEPT, HeadFacts
 
 N_FOLDED = 16
 """Pairs that are read together with a draft's first step; more go before it, without logits."""

@@ -26,7 +26,7 @@ from localspec.engine.llama.rollback import LlamaMemory
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 from localspec.notify import Progress
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from localspec.engine.llama.binding import C, Handle
 from localspec.errors import EngineError
-from localspec.model.heads import N_KEPT
+from localspec.model.facts import N_KEPT
 
 _CONTEXT = ctypes.c_void_p
 

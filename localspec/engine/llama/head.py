@@ -23,7 +23,7 @@ from localspec.engine.llama.parameters import create_context, free, load_model
 from localspec.engine.llama.vocabulary import LlamaVocabulary
 from localspec.engine.logits import BufferLogits
 from localspec.errors import EngineError
-from localspec.model.heads import N_KEPT, HeadFacts
+from localspec.model.facts import N_KEPT, HeadFacts
 
 
 def n_positions(model: Handle) -> int:

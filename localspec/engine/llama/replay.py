@@ -23,7 +23,7 @@ from localspec.engine.base import EngineConfig, Logits
 from localspec.engine.health import LARGEST_ERROR, engine_fingerprint
 from localspec.engine.llama.rollback import PARTIAL, WHOLE, LlamaMemory, SequenceMemory
 from localspec.errors import EngineError
-from localspec.model.identity import fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.settings import ROWS
 from localspec.store import Kept
 

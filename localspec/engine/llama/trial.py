@@ -27,7 +27,7 @@ from localspec.engine.llama.parameters import create_context
 from localspec.errors import LocalspecError
 from localspec.fields import ALL_LAYERS
 from localspec.hardware.detect import usable_cores
-from localspec.model.heads import HeadFacts
+from localspec.model.facts import HeadFacts
 from localspec.model.synthetic import Shape, write_random_model
 
 N_DRAFTED = 2

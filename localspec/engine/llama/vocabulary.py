@@ -13,7 +13,7 @@ from localspec.engine.health import engine_fingerprint
 from localspec.engine.llama.binding import C, Handle, engine_log, initialise
 from localspec.engine.vocabulary import FimTokens, SpecialKind
 from localspec.errors import ModelError
-from localspec.model.identity import fingerprint
+from localspec.gguf.reader import fingerprint
 from localspec.model.tokenizer import Tokenizer
 from localspec.store import Kept, hashed
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from localspec.forecast.measured import USUAL_VOCABULARY, usual_shape
+from localspec.forecast.known_models import USUAL_VOCABULARY, usual_shape
 
 TABLE = Path(__file__).parent / "data" / "shapes.csv"
 NEAR = 0.17

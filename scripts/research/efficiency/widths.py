@@ -20,16 +20,16 @@ from research.efficiency.places import Place
 from research.efficiency.runs import Run
 from research.efficiency.shapes import Shape
 
-from localspec.prediction.efficiency import Coefficients
-from localspec.prediction.families import BITS
-from localspec.prediction.widths import (
+from localspec.prediction.efficiency import (
     CLIFF,
     LEAST,
     WIDTHS,
+    Coefficients,
     dense_curve,
     expert_curve,
     width_columns,
 )
+from localspec.prediction.families import BITS
 
 DENSE_SCALES = {
     "width": 10.0, "width in backend": 0.2, "width by type": 0.1, "backend": 0.4, "type": 0.2,

@@ -30,7 +30,8 @@ from localspec.chat.views import ScreenView, screen_console, warm_up
 from localspec.dialogue.markup import UNOPENED
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")

@@ -22,7 +22,8 @@ from models import gemma, smollm2
 
 from localspec.engine.sampling import Sampling
 from localspec.hardware.detect import usable_cores
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
 PROMPT = "The lighthouse keeper wrote in the log every evening. Tonight the entry began"

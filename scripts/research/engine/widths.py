@@ -17,7 +17,7 @@ from models import named
 
 from localspec.engine.timing import Timer
 from localspec.errors import UserError
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 LONGEST = 64

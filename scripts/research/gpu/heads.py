@@ -24,8 +24,8 @@ from localspec.engine.sampling import Sampling
 from localspec.engine.timing import Timer
 from localspec.errors import EngineError
 from localspec.gguf.reader import read_header
+from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.model.heads import HeadFacts
 from localspec.model.synthetic import Shape
 
 LENGTHS = (1, 3, 7)

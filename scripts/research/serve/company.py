@@ -32,7 +32,8 @@ from localspec.engine.base import Context, Engine, Logits, hold, rows_of
 from localspec.engine.sampling import Purpose, Sampling, truncated, uniform
 from localspec.serve.messages import Done, Failed, Submit
 from localspec.serve.server import Load, scheduler_of
-from localspec.session.config import ReplyOptions, SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions, reply_options
 from localspec.session.session import Session
 
 Row = npt.NDArray[np.float32]

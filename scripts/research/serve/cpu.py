@@ -22,7 +22,7 @@ from serving import Served, served
 
 from localspec.decode.generation import Generation
 from localspec.serve.server import desk_of
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 CLIENT = """

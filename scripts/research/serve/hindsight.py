@@ -35,7 +35,8 @@ from localspec.dialogue.template import Message
 from localspec.engine.base import Context, shared_prefix
 from localspec.engine.sampling import Sampling
 from localspec.serve.server import Load, scheduler_of
-from localspec.session.config import SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import reply_options
 from localspec.session.session import Session
 
 LONGEST = 16

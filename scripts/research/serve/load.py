@@ -24,7 +24,8 @@ from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
 from localspec.serve.scheduler import Scheduler
-from localspec.session.config import SessionConfig, reply_options
+from localspec.session.asking import SessionConfig
+from localspec.session.config import reply_options
 from localspec.session.session import Session
 
 TALK = (

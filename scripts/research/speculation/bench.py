@@ -40,8 +40,9 @@ from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 from localspec.hardware.activity import Watch
+from localspec.session.asking import SessionConfig
 from localspec.session.calibration import LearnedStore
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.reply import Reply
 from localspec.session.session import Session
 from localspec.settings import NONE, Speculation

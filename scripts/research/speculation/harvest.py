@@ -26,7 +26,7 @@ from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.dialogue.template import Message
 from localspec.engine.base import Context
 from localspec.engine.sampling import Sampling
-from localspec.session.config import SessionConfig
+from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
 
 GREEDY = Sampling(temperature=0)

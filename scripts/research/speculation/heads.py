@@ -40,7 +40,8 @@ from localspec.decode.speculator import Plain
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 from localspec.settings import NONE, OWN
 

@@ -35,9 +35,8 @@ from research.efficiency.runs import Run, usual_bits
 from research.efficiency.shapes import shape_of
 from research.efficiency.widths import Widths, growth, widths_of
 
-from localspec.prediction.efficiency import Coefficients
+from localspec.prediction.efficiency import Coefficients, dense_curve, expert_curve, weight_curve
 from localspec.prediction.families import type_class
-from localspec.prediction.widths import dense_curve, expert_curve, weight_curve
 
 DATA = Path(__file__).parent / "data"
 TABLES = ("spec_results.csv", "spec_results_2026.csv")

@@ -21,7 +21,8 @@ from localspec.decode.drafters.draft_model import N_SINKS
 from localspec.decode.offers import WINDOW
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.session.config import ReplyOptions, SessionConfig
+from localspec.session.asking import SessionConfig
+from localspec.session.config import ReplyOptions
 from localspec.session.session import Session
 
 N_CTX = 4096

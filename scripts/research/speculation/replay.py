@@ -38,8 +38,8 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
 from localspec.errors import UserError
+from localspec.session.asking import SessionConfig
 from localspec.session.calibration import calibration_path
-from localspec.session.config import SessionConfig
 from localspec.session.session import Session
 
 MAX_DRAFT = 16
