@@ -26,7 +26,7 @@ from localspec.serve.guard import OPEN_PAGE, CrossOrigin, HostGuard, KeyGuard
 from localspec.serve.information import Information
 from localspec.serve.order import Orders, text_of
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
-from localspec.serve.protocols import Door, anthropic, anthropic_events, llama, openai, responses
+from localspec.serve.protocols import anthropic, llama, openai, responses
 from localspec.serve.resident import HeldModel, Resident
 from localspec.serve.texts import checked_id, utf8
 
@@ -49,6 +49,9 @@ NOT_HERE = {
 }  # fmt: skip
 
 
+Handler = Callable[[Request], Awaitable[Response]]
+
+
 class Server:
     """`app` is the ASGI application."""
 
@@ -58,12 +61,13 @@ class Server:
         protocols = (openai, llama, anthropic, responses)
         doors = [door for protocol in protocols for door in protocol.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
-        self._written[anthropic.COUNT] = anthropic_events.written
         answering = Answering(desk, options)
         routes = Information(orders, desk, options, resident).routes()
         routes += Tokens(orders, options.most_bytes).routes()
         routes += answering.replays.routes()
-        routes += [route for door in doors for route in _routes(answering, door)]
+        for door in doors:
+            answer: Handler = partial(answering.answered, door=door)
+            routes += [Route(path, answer, methods=["POST"]) for path in door.paths]
         missing = {path for name in options.without for path in PAGES[name]}
         routes = [route for route in routes if getattr(route, "path", "") not in missing]
         routes += [Route(path, _not_here, methods=["GET", "POST"]) for path in missing - _PAGE]
@@ -126,7 +130,7 @@ class Tokens:
         missing = [Route(path, _missing, methods=["POST"]) for path in NOT_HERE]
         return [*routes, *missing]
 
-    def _page(self, make: Callable[[Any], Any]) -> Callable[[Request], Awaitable[Response]]:
+    def _page(self, make: Callable[[Any], Any]) -> Handler:
         async def page(request: Request) -> Response:
             body = await body_of(request, self._most_bytes)
             return JSONResponse(await run_in_threadpool(make, body))
@@ -186,11 +190,6 @@ class Tokens:
             raise refused(f"the chat template refuses this ({error.reason})", "messages") from error
 
 
-def _routes(answering: Answering, door: Door) -> list[BaseRoute]:
-    answer: Callable[[Request], Awaitable[Response]] = partial(answering.answered, door=door)
-    return [Route(path, answer, methods=["POST"]) for path in door.paths]
-
-
 async def _not_here(request: Request) -> Response:
     name = request.url.path.split("/")[1]
     sentence = f"this server was started without {name}: leave --without {name} out to have it"
@@ -199,7 +198,6 @@ async def _not_here(request: Request) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     """Who hung up in the middle of a body reads no answer."""
-    del request, error
     return Response(status_code=499)
 
 
