@@ -480,6 +480,5 @@ def test_layers_for_a_gpu_that_is_not_there_are_told(
     monkeypatch.setattr(placing, "graphics", lambda *_: [])
     monkeypatch.setattr(placing, "may_have_graphics", lambda: False)
     notes: list[str] = []
-    config = session_config(str(tiny()), replace(Settings(), gpu_layers=layers))
-    placing.on_sound_devices(config, notes.append)
+    placing.on_sound_devices(Settings(gpu_layers=layers), notes.append)
     assert any("no GPU is here" in note for note in notes) == is_told

@@ -12,8 +12,8 @@ from localspec.hardware.limits import reservable_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.memory import Host, memory_of
-from localspec.session import memory_check
-from localspec.session.memory_check import check_memory, warn_of_reading
+from localspec.session import placing
+from localspec.session.placing import check_memory, warn_of_reading
 from localspec.settings import Attention
 
 AVX2 = frozenset({"avx2"})
@@ -81,10 +81,10 @@ def test_memory_has_both_copies_and_uses_one(tmp_path: Path) -> None:
 def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
     """What the machine has; every test sets it."""
     has: dict[str, int | None] = {"free": 10**12, "reserve": None, "swap": 0}
-    monkeypatch.setattr(memory_check, "available_memory_bytes", lambda: has["free"])
-    monkeypatch.setattr(memory_check, "reservable_bytes", lambda mapped: has["reserve"])
-    monkeypatch.setattr(memory_check, "swap_bytes", lambda: has["swap"])
-    monkeypatch.setattr(memory_check, "host_of", lambda s: Host(AVX2, s.mmap, s.repack))
+    monkeypatch.setattr(placing, "available_memory_bytes", lambda: has["free"])
+    monkeypatch.setattr(placing, "reservable_bytes", lambda mapped: has["reserve"])
+    monkeypatch.setattr(placing, "swap_bytes", lambda: has["swap"])
+    monkeypatch.setattr(placing, "host_of", lambda s: Host(AVX2, s.mmap, s.repack))
     return has
 
 

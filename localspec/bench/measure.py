@@ -26,7 +26,7 @@ from localspec.hardware.detect import peak_resident_bytes
 from localspec.notify import Notify, silent
 from localspec.session.config import ReplyOptions
 from localspec.session.loading import load_engine, sound_plan
-from localspec.session.memory_check import check_memory
+from localspec.session.placing import check_memory
 from localspec.session.reply import Reply
 from localspec.session.session import Session
 

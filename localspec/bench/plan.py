@@ -20,7 +20,7 @@ from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
 from localspec.session.asking import SessionConfig
 from localspec.session.loading import plan_engines
-from localspec.session.memory_check import check_memory
+from localspec.session.placing import check_memory
 from localspec.settings import NONE
 
 

@@ -31,7 +31,7 @@ from localspec.prediction.roofline import Roofline
 from localspec.session.asking import SessionConfig
 from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts
-from localspec.session.memory_check import host_of
+from localspec.session.placing import host_of
 from localspec.settings import Attention, Settings, Speculation
 
 

@@ -136,7 +136,8 @@ class Corrections:
             per_s, is_rough = _predicted(run, rates if own else None, models)
             label = labels.of(run)
             resting.append(RestingRun(run, per_s, own, run.is_of(models[0])))
-            device = TARGET if own else f"{run.backend}, {_device_name(run)}"
+            known = run.table_device
+            device = TARGET if own else f"{run.backend}, {known.name if known else run.device}"
             ratio = log(per_s / run.tokens_per_s)
             evidence[run.test].append(Evidence(run.source, device, label, ratio, is_rough))
         return cls(tuple(resting), dict(evidence), spreads, rates is NOMINAL, tuple(models))
@@ -225,11 +226,6 @@ def _predicted(
 
 def _is_probed(rates: Rates | None) -> bool:
     return rates is not None and not isinstance(rates, PublishedRates | NominalRates)
-
-
-def _device_name(run: MeasuredRun) -> str:
-    device = run.table_device
-    return device.name if device else run.device
 
 
 def _distinct(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:

@@ -248,15 +248,12 @@ def _speculation(
 
 
 def _quants(facts: ModelFacts, machine: PredictedMachine, cache: Attention) -> Sequence[QuantRow]:
-    rows: list[QuantRow] = []
-    for quant, other in zip(QUANTS, variants_of(facts), strict=True):
-        roofline = machine.roofline(other, cache)
-        rows.append(
-            QuantRow(
-                quant.name, other.weight_bytes, roofline.decode(0), roofline.prefill(512), quant.kld
-            )
-        )
-    return rows
+    variants = variants_of(facts)
+    lines = (machine.roofline(other, cache) for other in variants)
+    return [
+        QuantRow(quant.name, other.weight_bytes, line.decode(0), line.prefill(512), quant.kld)
+        for quant, other, line in zip(QUANTS, variants, lines, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,11 @@ def forecast_head(
 ) -> HeadForecast:
     """What is known of a head before it is loaded."""
     facts = target.facts
-    users = tuple(_users(target, drafter, depth, n) for n in USERS)
+    by_users = {n: speculation_at(target, drafter, depth, n) for n in USERS}
+    users = tuple(
+        HeadUsers(n, costs.break_even_acceptance(), costs.best(TYPICAL))
+        for n, costs in by_users.items()
+    )
     n_snapshots = min(MOST_SNAPSHOTS, users[0].best.n_draft or HEAD_DRAFT)
     return HeadForecast(
         method=head.facts.method,
@@ -253,8 +257,3 @@ def forecast_head(
         snapshot_bytes=facts.state_bytes,
         users=users,
     )
-
-
-def _users(target: Roofline, drafter: Drafting, depth: int, n: int) -> HeadUsers:
-    costs = speculation_at(target, drafter, depth, n)
-    return HeadUsers(n, costs.break_even_acceptance(), costs.best(TYPICAL))

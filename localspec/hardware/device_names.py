@@ -23,7 +23,8 @@ one name with other coolers, plugs or sizes of memory."""
 _SIZE = re.compile(r"(\d+)(?:gb|gib|g)")
 _CORES = re.compile(r"(\d+)(?:-?cores?|c)?")
 _SPACED_UNIT = re.compile(r"(\d+)\s+(gib|gb|cores?)\b")
-_BINS = re.compile(r"\(\d+-core GPU\)|\b\d+ ?GB\b")
+_CORES_OF_CHIP = re.compile(r"\(\d+-core GPU\)")
+_BINS = re.compile(rf"{_CORES_OF_CHIP.pattern}|\b\d+ ?GB\b")
 
 # Words of a name that people leave out; those of a series only beside a number.
 _BRANDS = frozenset(("nvidia", "geforce", "apple", "amd", "intel", "radeon", "instinct", "tesla"))
@@ -52,7 +53,8 @@ def find_device(name: str, memory_bytes: int | None = None, backend: str | None 
     found = [device for device in found if memory_bytes in device.memory_bytes] or found
     found = [device for device in found if backend in device.backends] or found
     for meant in (found, _of_one_maker(found)):
-        if len({_chip(device) for device in meant}) == 1 or _are_near(meant):
+        chips = {_CORES_OF_CHIP.sub("", device.name).strip() for device in meant}
+        if len(chips) == 1 or _are_near(meant):
             return Match(tuple(meant))
     raise UserError(f"{name!r} can be {listed(found)}: give more of the name")
 
@@ -95,11 +97,6 @@ def _glued(words: list[str]) -> list[Device]:
         if patterns and all(re.search(text, device.name.lower()) for text in patterns)
         if all(_has(device, size) for size in sizes)
     ]
-
-
-def _chip(device: Device) -> str:
-    """The name without its GPU cores: bins of one chip."""
-    return re.sub(r"\(\d+-core GPU\)", "", device.name).strip()
 
 
 def _are_near(found: list[Device]) -> bool:

@@ -196,7 +196,9 @@ def _model(header: Header) -> FileKind:
         return MTP_HEAD
     if any(map(is_of_encoder, header.tensors)):
         return WITH_ENCODER
-    return WITH_HEAD if _has_head(header) else MODEL
+    # Keys promise a head that some files have lost: its weights tell.
+    has_head = header.n_draft_layers > 0 and any(".nextn." in t.name for t in header.tensors)
+    return WITH_HEAD if has_head else MODEL
 
 
 def is_of_encoder(tensor: Tensor) -> bool:
@@ -220,11 +222,6 @@ def is_head_alone(header: Header) -> bool:
     n_heads, n_blocks = header.n_draft_layers, header.own_integer("block_count") or 0
     has_first = header.tensor("blk.0.attn_norm.weight") is not None
     return n_heads > 0 and (not has_first or n_blocks == n_heads)
-
-
-def _has_head(header: Header) -> bool:
-    """Keys promise a head that some files have lost: its weights tell."""
-    return header.n_draft_layers > 0 and any(".nextn." in tensor.name for tensor in header.tensors)
 
 
 def check_kind(header: Header) -> FileKind:

@@ -61,7 +61,7 @@ def causes(run: RunConditions, known: Known, shares: Shares) -> Iterator[tuple[s
     for trait in run.traits:
         yield trait, 1.0
     unseen = {
-        "device": _device(run),
+        "device": f"device: {run.backend}, {run.chip}",
         "weight type": f"backend type: {run.backend}, {run.type_class}",
         **{f"{trait} models": f"{trait} in backend: {run.backend}" for trait in run.traits},
     }
@@ -82,10 +82,6 @@ def untried(run: RunConditions, n_pairs: int, usual: float) -> float:
     if run.backend == "cpu" or run.era == UNDATED:
         return 0.0
     return (UNTRIED**-2 + n_pairs / usual**2) ** -0.5
-
-
-def _device(run: RunConditions) -> str:
-    return f"device: {run.backend}, {run.chip}"
 
 
 def family_column(run: RunConditions) -> str:

@@ -122,7 +122,8 @@ def pull_file(
     Raises ModelError or HardwareError; the downloaded part is kept for the next time.
     """
     shelf = shelf_of(file)
-    known = _known(shelf.pointer)
+    pointer = str(shelf.pointer)
+    known = next((entry for entry in pulled_files() if entry.path == pointer), None)
     if known and known.is_whole and _is_as_recorded(known, file):
         return known, 0
     with _alone(file, shelf, notify):
@@ -165,10 +166,6 @@ def _not_writable(place: Path, reason: str | None) -> HardwareError:
         f"the cache cannot be written ({place}: {reason}): make it writable for you, or set"
         " HF_HOME to a folder of your own"
     )
-
-
-def _known(path: Path) -> Pulled | None:
-    return next((entry for entry in pulled_files() if entry.path == str(path)), None)
 
 
 def _is_as_recorded(known: Pulled, file: RemoteFile) -> bool:

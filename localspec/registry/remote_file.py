@@ -81,13 +81,10 @@ def describe(reference: str, notify: Notify) -> tuple[RemoteFile, ...]:
         files = [replace(on_hub, file=file) for file in names or [name]]
         first = _describe_hub(files[0], notify)
         pin = on_hub.revision or first.commit  # of one commit, though the branch moves meanwhile
-        rest = (_describe_hub(replace(file, revision=pin), notify) for file in files[1:])
-        return (first, *(_as_asked(part, on_hub.revision) for part in rest))
+        pinned = [replace(file, revision=pin) for file in files[1:]]
+        rest = zip(files[1:], (_describe_hub(file, notify) for file in pinned), strict=True)
+        return (first, *(replace(part, hub=asked) for asked, part in rest))
     return tuple(_describe_address(address, notify) for address in names or [reference])
-
-
-def _as_asked(part: RemoteFile, revision: str | None) -> RemoteFile:
-    return replace(part, hub=replace(part.hub, revision=revision)) if part.hub else part
 
 
 def repository_files(repository: str, revision: str | None, notify: Notify) -> list[RepositoryFile]:

@@ -17,7 +17,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.facts import HEAD_METHODS, HeadFacts, ModelFacts
 from localspec.registry.heads_here import found_head, is_wanted
 from localspec.registry.resolve import draft_of
-from localspec.session.memory_check import Need, is_elsewhere
+from localspec.session.placing import Need, is_elsewhere
 from localspec.settings import AUTO, MAX_DRAFT, NONE, OWN, Settings
 
 if TYPE_CHECKING:

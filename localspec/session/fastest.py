@@ -21,7 +21,7 @@ from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
 from localspec.session.asking import Expected
-from localspec.session.memory_check import host_of
+from localspec.session.placing import host_of
 from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5
@@ -66,7 +66,9 @@ def _most_streamed(facts: ModelFacts) -> str:
 
 def main_heads(facts: ModelFacts) -> Heads | None:
     """Those of most layers; None where keys and values differ or no layer attends."""
-    counted = Counter(_heads(layer) for layer in _attending(facts))
+    counted = Counter(
+        (layer.n_heads, layer.n_kv_heads, layer.key_size) for layer in _attending(facts)
+    )
     heads = max(counted, key=lambda each: counted[each], default=None)
     is_plain = all(layer.key_size == layer.value_size for layer in _attending(facts))
     return heads if heads and is_plain and all(heads) else None
@@ -74,10 +76,6 @@ def main_heads(facts: ModelFacts) -> Heads | None:
 
 def _attending(facts: ModelFacts) -> list[Layer]:
     return [layer for layer in facts.layers if layer.attends]
-
-
-def _heads(layer: Layer) -> Heads:
-    return layer.n_heads or 0, layer.n_kv_heads or 0, layer.key_size or 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,9 @@ def lighter_weights(here: FastestHere, *, by_bytes: bool = False) -> str | None:
 
     `by_bytes`: what was measured of the processor does not count.
     """
-    ratios = (_ratio(here.facts, quant) for quant in QUANTS if _is_close(quant))
-    if here.facts.weight_bytes < LEAST_BYTES or max(ratios) < GAIN:  # most files are light already
+    own = here.facts.streamed_bytes
+    least = min(_in(here.facts, quant).streamed_bytes for quant in QUANTS if _is_close(quant))
+    if here.facts.weight_bytes < LEAST_BYTES or own < GAIN * least:  # most files are light already
         return None
     known = [(_gain(here, each.facts, by_bytes=by_bytes), each) for each in _known(here)]
     worth = [pair for pair in known if pair[0] >= GAIN]
@@ -62,10 +63,6 @@ def lighter_weights(here: FastestHere, *, by_bytes: bool = False) -> str | None:
 
 def _is_close(quant: Quant | None) -> bool:
     return quant is not None and quant.kld is not None and quant.kld <= MOST_DIVERGENCE
-
-
-def _ratio(facts: ModelFacts, quant: Quant) -> float:
-    return facts.streamed_bytes / _in(facts, quant).streamed_bytes
 
 
 def _in(facts: ModelFacts, quant: Quant) -> ModelFacts:

@@ -23,8 +23,16 @@ from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
 from localspec.session.asking import SessionConfig
 from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
-from localspec.session.memory_check import Loaded, Need, check_memory, warn_of_reading
-from localspec.session.placing import check_devices, computing_names, on_sound_devices, placed
+from localspec.session.placing import (
+    Loaded,
+    Need,
+    check_devices,
+    check_memory,
+    computing_names,
+    on_sound_devices,
+    placed,
+    warn_of_reading,
+)
 from localspec.session.trial import has_loaded, try_head, try_load
 from localspec.settings import AUTO, NONE, Settings, Speculation
 
@@ -177,7 +185,8 @@ def sound_plan(config: SessionConfig, notify: Notify) -> EnginePlan:
 
     Raises ModelError also for a file that this build would die of.
     """
-    plan = plan_engines(on_sound_devices(config, notify))
+    sound = on_sound_devices(config.settings, notify)
+    plan = plan_engines(replace(config, settings=sound))
     plan = plan if engine_health(notify).can_repack else plan.without_repacking()
     for engine, facts in plan.models:
         try_load(engine.model, called(engine.model), facts, notify)

@@ -209,7 +209,7 @@ class Session:
     def constrained(
         self, options: ReplyOptions, opening: Opening, prompts: Prompts
     ) -> ReplyOptions:
-        """The same with what the answer to a prompt keeps. As `constraining.constrained`."""
+        """The same with what the answer to a prompt keeps. As `generations.constrained`."""
         vocabulary = self.target.vocabulary
         return constrained(options, opening, prompts, self.markup_for(options), vocabulary)
 

@@ -16,7 +16,7 @@ rules for CUDA and Metal are not yet measured.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -26,7 +26,6 @@ from localspec.engine.workers import KEPT_TYPES
 from localspec.forecast.forecast import Expectation
 from localspec.forecast.rated_machine import engine_features
 from localspec.hardware.detect import available_memory_bytes
-from localspec.hardware.machine import Reported
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
@@ -70,12 +69,6 @@ class Build:
         """K-V pairs with a kernel of their own."""
         found = _FEATURE.search(self.features)
         return frozenset(found[1].lower().split(";")) if found else CUDA_DEFAULT_PAIRS
-
-
-def backend_of_all(devices: Sequence[Reported]) -> str:
-    """Of the device with the most rules for cache types: a worker, else the first."""
-    names = [device.backend for device in devices]
-    return "rpc" if "rpc" in names else names[0] if names else "cpu"
 
 
 def excluded(attention: Attention, facts: ModelFacts, build: Build) -> str | None:
@@ -125,7 +118,9 @@ class TuneTarget:
         plan = sound_plan(config, notify)
         settings = plan.target.settings
         used = graphics(settings.device, settings.workers) if settings.gpu_layers else []
-        backend = backend_of_all(used)
+        names = [device.backend for device in used]
+        # That with the most rules for cache types: a worker's, else the first.
+        backend = "rpc" if "rpc" in names else names[0] if names else "cpu"
         plain = replace(plan.target, settings=plan.target.settings.with_attention(Attention()))
         return cls(
             config=plan.target,

@@ -9,7 +9,7 @@ from models import smollm2, variant
 
 from localspec.forecast.forecast import facts_of
 from localspec.prediction.memory import memory_of
-from localspec.session.memory_check import host_of
+from localspec.session.placing import host_of
 from localspec.settings import Attention, Settings
 
 CODE = """
