@@ -18,10 +18,10 @@ from localspec.dialogue.prompts import checked_text, messages_of
 from localspec.dialogue.template import Message
 from localspec.errors import UserError, no_such
 from localspec.registry.resolve import resolve
-from localspec.session.asking import SessionConfig, draft_for, session_config
-from localspec.session.config import ReplyKeywords, reply_options
 from localspec.session.reply import AsyncPieces, Reply
+from localspec.session.reply_options import ReplyKeywords, reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig, draft_for, session_config
 from localspec.settings import NONE, Settings
 
 if TYPE_CHECKING:

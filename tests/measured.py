@@ -17,7 +17,7 @@ from localspec.forecast.experience import Experience
 from localspec.forecast.machine import PredictedMachine
 from localspec.hardware.activity import Circumstances
 from localspec.prediction.rates import IdealRates
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 IDEAL = PredictedMachine(
     "a machine that loses nothing", "made up", IdealRates(20e9, 5e11), 20e9, 5e11,

@@ -19,16 +19,16 @@ from localspec.dialogue.prompts import Prompts
 from localspec.engine.interrupt import Interrupt
 from localspec.notify import silent
 from localspec.serve.answering import HttpOptions
-from localspec.serve.desk import Desk
+from localspec.serve.engine_thread import EngineThread
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
 from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 from localspec.serve.server import Running, bound
-from localspec.session.config import Recommended
 from localspec.session.generations import Generations
 from localspec.session.reply import Turns
+from localspec.session.reply_options import Recommended
 from localspec.session.session import Session
 
 
@@ -59,11 +59,11 @@ class FakeSession(Session):
         self.prompting: Any = SimpleNamespace(prompts=lambda values=None: prompts)
 
 
-def fake_desk(engine: FakeEngine, n_waiting: int) -> Desk:
+def fake_engine_thread(engine: FakeEngine, n_waiting: int) -> EngineThread:
     contexts = [engine.context() for _ in range(engine.config.settings.n_sequences)]
     pace = Paced(Plain(), PassCosts(PassCurve.of([[1, 0.01, 0.0], [101, 0.11, 0.0]])), 64)
     room = Room(512 * len(contexts), n_waiting)
-    return Desk(Scheduler(engine, Prefixes(contexts), pace, room, perf_counter))
+    return EngineThread(Scheduler(engine, Prefixes(contexts), pace, room, perf_counter))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Served:
     port: int
     session: Session
     running: Running
-    desk: Desk
+    engine_thread: EngineThread
     engine: Any
 
     def ask(
@@ -118,12 +118,12 @@ class Served:
 
     def wait_until_idle(self) -> None:
         """Until no request is left. A sequence that leaked would fail here."""
-        scheduler = self.desk.scheduler
+        scheduler = self.engine_thread.scheduler
         self._wait(lambda: not scheduler.running and not scheduler.waiting)
 
     def wait_until_running(self) -> None:
         """Until a request has a sequence: its stream may begin before."""
-        self._wait(lambda: bool(self.desk.scheduler.running))
+        self._wait(lambda: bool(self.engine_thread.scheduler.running))
 
     def _wait(self, is_so: Callable[[], bool]) -> None:
         started = perf_counter()
@@ -147,18 +147,18 @@ def events_of(text: str) -> list[Any]:
 
 @contextmanager
 def served(
-    session: Session, desk: Desk, resident: Resident | None = None, **options: Any
+    session: Session, engine_thread: EngineThread, resident: Resident | None = None, **options: Any
 ) -> Iterator[Served]:
     """A running server on a free port."""
     defaults = options.pop("defaults", {})
     how = HttpOptions(**{"model": "tiny", **options})
-    running = Running(session, desk, how, resident, defaults=defaults)
+    running = Running(session, engine_thread, how, resident, defaults=defaults)
     with bound("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(target=running.serve, args=([listener],))
         thread.start()
         try:
-            yield Served(port, session, running, desk, session.target)
+            yield Served(port, session, running, engine_thread, session.target)
         finally:
             running.stop(0.0)
             thread.join(30)
@@ -170,5 +170,5 @@ def fake_server(
     n_sequences: int = 2, n_waiting: int = 4, pass_s: float = 0.0, **options: Any
 ) -> Iterator[Served]:
     engine = SlowEngine(pass_s, n_sequences=n_sequences)
-    with served(FakeSession(engine), fake_desk(engine, n_waiting), **options) as made:
+    with served(FakeSession(engine), fake_engine_thread(engine, n_waiting), **options) as made:
         yield made

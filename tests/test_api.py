@@ -23,9 +23,9 @@ import localspec
 from localspec import api
 from localspec.dialogue.prompts import messages_of
 from localspec.errors import UserError
-from localspec.session.config import reply_options
 from localspec.session.profile import Profile, TunedFor, save_profile
 from localspec.session.reply import AsyncPieces
+from localspec.session.reply_options import reply_options
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from command import SHAPE, tiny
 
-from localspec.engine import threads, way_question, ways
+from localspec.engine import cpu_ways, cpu_ways_question, threads
 from localspec.engine.base import EngineConfig
 from localspec.engine.child import Ending, Say
-from localspec.engine.way_question import WayQuestion, measured_ways
-from localspec.engine.ways import (
+from localspec.engine.cpu_ways import (
     CALM,
     TRIES,
     AttentionWay,
@@ -21,6 +20,7 @@ from localspec.engine.ways import (
     WeightsWay,
     kept_ways,
 )
+from localspec.engine.cpu_ways_question import WayQuestion, measured_ways
 from localspec.errors import NoRoomError
 from localspec.hardware.activity import Circumstances
 from localspec.model.facts import ModelFacts
@@ -28,12 +28,19 @@ from localspec.model.synthetic import write_random_model
 from localspec.prediction.memory import Host
 from localspec.prediction.quants import QUANTS
 from localspec.registry.catalog import Entry
-from localspec.session import fastest, lighter, opening, placing
-from localspec.session.asking import USUAL_DEPTH, Depths, Expected, SessionConfig, session_config
+from localspec.session import fastest, opening, placing
+from localspec.session import lighter_weights as lighter
 from localspec.session.fastest import FastestHere, main_heads, main_type
-from localspec.session.lighter import lighter_weights
+from localspec.session.lighter_weights import lighter_weights
 from localspec.session.loading import EnginePlan, checked_facts
 from localspec.session.opening import chosen_plan, offer, offer_weights, offered, slower_prompts
+from localspec.session.session_config import (
+    USUAL_DEPTH,
+    Depths,
+    Expected,
+    SessionConfig,
+    session_config,
+)
 from localspec.settings import ROWS, Settings
 
 OPEN = frozenset({"flash_attn", "threads", "threads_batch", "repack", "mmap", "ubatch"})
@@ -74,7 +81,7 @@ def choice(facts: ModelFacts, rows: Any, depth: int = 0, n_texts: int = 8) -> Fa
     """Kernels are known where a depth is expected."""
     heads = main_heads(facts)
     assert heads
-    attention = {ways.named(heads): (FUSED, PLAIN)} if depth else {}
+    attention = {cpu_ways.named(heads): (FUSED, PLAIN)} if depth else {}
     known = Ways({main_type(facts): rows}, attention)
     return FastestHere(config(), facts, known, Expected(depth, n_texts))
 
@@ -292,7 +299,7 @@ def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:
     assert heads
     for token_s, is_offered in ((FUSED.deep_token_s, False), (FUSED.deep_token_s / 2, True)):
         coarse = replace(FUSED, kv_k="q8_0", deep_token_s=token_s, deep_read_s=4e-3)
-        kernels = {ways.named(heads): (FUSED, coarse)}
+        kernels = {cpu_ways.named(heads): (FUSED, coarse)}
         known = replace(here, ways=replace(here.ways, attention=kernels))
         assert bool(told := offer(known)) == is_offered
     assert told
@@ -305,7 +312,7 @@ def test_what_changes_numbers_is_offered_once(facts: ModelFacts) -> None:
     assert "with q8_0 keys" in told
     assert slower_prompts(known) is None
     both = replace(coarse, kv_k="bf16", kv_v="q8_0")
-    kernels = {ways.named(heads): (FUSED, both)}
+    kernels = {cpu_ways.named(heads): (FUSED, both)}
     chosen = replace(
         known,
         config=known.config.with_settings(kv_k="bf16", kv_v="q8_0"),
@@ -344,17 +351,17 @@ class Measuring:
             for repack, is_mapped in question.loadings
             for n in (1, 2)
         ]
-        heads = {ways.named(question.heads): (FUSED, PLAIN)} if question.heads else {}
+        heads = {cpu_ways.named(question.heads): (FUSED, PLAIN)} if question.heads else {}
         return Ways({question.weights: tuple(rows)} if question.weights else {}, heads)
 
 
 @pytest.fixture
 def measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measuring:
     child = Measuring()
-    monkeypatch.setattr(ways.paths, "cache_dir", lambda: tmp_path)
-    monkeypatch.setattr(ways, "machine_key", lambda: "machine")
-    monkeypatch.setattr(ways, "engine_fingerprint", lambda: "engine")
-    monkeypatch.setattr(way_question, "_measure", child)
+    monkeypatch.setattr(cpu_ways.paths, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(cpu_ways, "machine_key", lambda: "machine")
+    monkeypatch.setattr(cpu_ways, "engine_fingerprint", lambda: "engine")
+    monkeypatch.setattr(cpu_ways_question, "_measure", child)
     return child
 
 
@@ -369,7 +376,7 @@ def test_a_measurement_that_has_no_room_is_left_out(
     measuring: Measuring, monkeypatch: pytest.MonkeyPatch, facts: ModelFacts
 ) -> None:
     """It would swap, or be killed with what runs beside it."""
-    monkeypatch.setattr(way_question, "available_memory_bytes", lambda: 700e6)
+    monkeypatch.setattr(cpu_ways_question, "available_memory_bytes", lambda: 700e6)
     with pytest.raises(NoRoomError, match=r"takes 0\.8 GB of memory"):
         measured_ways(WayQuestion("Q4_0", None, (1, 2)), lambda: pytest.fail("started"))
     with pytest.raises(NoRoomError):
@@ -378,7 +385,7 @@ def test_a_measurement_that_has_no_room_is_left_out(
     assert heavy > 1.5 * light
     monkeypatch.setattr(threads, "thread_counts", lambda: (1, 2))
     assert threads.measured_threads(lambda _: None, repack=True) == threads.default_threads()
-    monkeypatch.setattr(way_question, "available_memory_bytes", lambda: 1e6)
+    monkeypatch.setattr(cpu_ways_question, "available_memory_bytes", lambda: 1e6)
     said: list[str] = []
     same, _ = opening._chosen(OPEN, Expected(), config(), facts, said.append)
     assert same == config()
@@ -389,22 +396,22 @@ def test_a_measurement_that_has_no_room_is_left_out(
 def test_what_was_measured_is_kept_by_power_state(
     measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(way_question.Watch, "stop", taken_by_others(0.0))
+    monkeypatch.setattr(cpu_ways_question.Watch, "stop", taken_by_others(0.0))
     said: list[bool] = []
     for _ in range(2):
         measured_ways(QUESTION, lambda: said.append(True))
     assert len(measuring.asked) == len(said) == 1
-    battery = replace(ways.power(), on_battery=True)
-    monkeypatch.setattr(ways, "power", lambda: battery)
+    battery = replace(cpu_ways.power(), on_battery=True)
+    monkeypatch.setattr(cpu_ways, "power", lambda: battery)
     measured_ways(QUESTION, lambda: None)
     assert len(measuring.asked) == 2
-    next(ways.paths.cache_dir().glob("ways/*")).write_text("{}")
+    next(cpu_ways.paths.cache_dir().glob("ways/*")).write_text("{}")
 
 
 def test_what_others_disturbed_is_measured_again_a_few_times(
     measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(way_question.Watch, "stop", taken_by_others(0.5))
+    monkeypatch.setattr(cpu_ways_question.Watch, "stop", taken_by_others(0.5))
     for _ in range(TRIES + 2):
         measured_ways(QUESTION, lambda: None)
     assert len(measuring.asked) == TRIES
@@ -417,10 +424,10 @@ def test_a_measurement_is_ended_after_three_seconds_and_goes_on_next_time(
 ) -> None:
     """What the child has told counts; without a word the engine's own choices stand, and after some
     tries nobody waits again."""
-    monkeypatch.setattr(ways.paths, "cache_dir", lambda: tmp_path)
-    monkeypatch.setattr(ways, "machine_key", lambda: "machine")
-    monkeypatch.setattr(ways, "engine_fingerprint", lambda: "engine")
-    monkeypatch.setattr(way_question.Watch, "stop", taken_by_others(0.0))
+    monkeypatch.setattr(cpu_ways.paths, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(cpu_ways, "machine_key", lambda: "machine")
+    monkeypatch.setattr(cpu_ways, "engine_fingerprint", lambda: "engine")
+    monkeypatch.setattr(cpu_ways_question.Watch, "stop", taken_by_others(0.0))
     limits: list[float] = []
 
     def child(
@@ -433,7 +440,7 @@ def test_a_measurement_is_ended_after_three_seconds_and_goes_on_next_time(
                 hear(WeightsWay(False, 1, 0.02, 0.001, 0.1, is_mapped))
         return Ending(-9, "", is_timeout=True)
 
-    monkeypatch.setattr(way_question, "call", child)
+    monkeypatch.setattr(cpu_ways_question, "call", child)
     asked = WayQuestion("Q4_0", (9, 3, 64), (1,), (False,))
     for _ in range(TRIES + 2):
         found = measured_ways(asked, lambda: None)
@@ -446,7 +453,7 @@ def test_what_was_measured_is_chosen_in_less_than_a_third_of_a_second(
     measuring: Measuring, monkeypatch: pytest.MonkeyPatch, facts: ModelFacts
 ) -> None:
     """The second load; the first one is over after three seconds, as above."""
-    monkeypatch.setattr(way_question.Watch, "stop", taken_by_others(0.0))
+    monkeypatch.setattr(cpu_ways_question.Watch, "stop", taken_by_others(0.0))
     plan = EnginePlan(config(), None, 0, facts)
     asked = SessionConfig(tiny(), config().settings, OPEN, Expected(64))
     seconds: list[float] = []
@@ -465,10 +472,10 @@ def test_default_threads_are_those_that_were_measured(
     monkeypatch.setattr(threads, "thread_limit", lambda: 2)
     assert threads.default_threads() == 2
     one = [WeightsWay(True, 1, 0.01, 0.1, 0.0), WeightsWay(True, 2, 0.02, 0.1, 0.0)]
-    monkeypatch.setattr(way_question, "_measure", lambda _: Ways({"Q4_0": tuple(one)}))
+    monkeypatch.setattr(cpu_ways_question, "_measure", lambda _: Ways({"Q4_0": tuple(one)}))
     assert threads.measured_threads(lambda _: None, repack=True) == 1
     assert threads.default_threads() == 1
-    next((ways.paths.cache_dir() / "ways").glob("*.json")).write_text('{"weights": 0}')
+    next((cpu_ways.paths.cache_dir() / "ways").glob("*.json")).write_text('{"weights": 0}')
     assert kept_ways() == Ways()
     assert threads.default_threads() == 2
 

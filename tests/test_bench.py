@@ -31,7 +31,7 @@ from localspec.bench.visit import CHILD, visit
 from localspec.cli.options import numbers
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.store import document_of, value_of
 
 SHORT = ("-p", "8", "-n", "4", "-t", "1", "-r", "1", "--probe", "off")

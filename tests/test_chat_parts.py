@@ -40,8 +40,8 @@ from localspec.dialogue.split import SectionSplitter
 from localspec.dialogue.template import ChatTemplate, Message
 from localspec.dialogue.transcript import Answer, Transcript, Turn
 from localspec.errors import LocalspecError, UserError
-from localspec.session.asking import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.reply_options import reply_options
+from localspec.session.session_config import SessionConfig
 
 CHATML = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
 TRIMMING = CHATML.replace("m.content", "m.content | trim")

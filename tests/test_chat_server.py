@@ -106,7 +106,7 @@ def test_ctrl_c_ends_the_reply_at_the_server() -> None:
         run = finish(process)
         assert run.code == 1
         server.wait_until_idle()
-        assert server.desk.metrics.n_aborted == 1
+        assert server.engine_thread.metrics.n_aborted == 1
 
 
 # with any server

@@ -20,7 +20,7 @@ from localspec.forecast.forecast import facts_of
 from localspec.forecast.question import read_question
 from localspec.forecast.rated_machine import predicted_machine
 from localspec.gguf.types import BY_NAME
-from localspec.hardware.asked import devices_meant
+from localspec.hardware.asked_machine import devices_meant
 from localspec.hardware.described import chip_of, device_meant
 from localspec.hardware.device_names import find_device
 from localspec.hardware.devices import Match, all_devices

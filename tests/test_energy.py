@@ -160,7 +160,7 @@ def test_a_mac_s_battery(plug: str, current: object, watts: float | None) -> Non
 def test_a_reply_has_its_joules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from measured import config
 
-    from localspec.session.config import ReplyOptions
+    from localspec.session.reply_options import ReplyOptions
     from localspec.session.session import Session
 
     monkeypatch.setattr(energy, "sources_here", lambda: (Sampled("battery", lambda: 5.0),))

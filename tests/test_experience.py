@@ -17,7 +17,7 @@ from localspec.gguf.reader import read_header
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.prediction.rates import IdealRates
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Attention, Settings
 
 MACHINE = PredictedMachine("made up", "made up", IdealRates(1e10, 1e12), 1e10)

@@ -13,7 +13,7 @@ from head_files import assistant, dflash, dspark, eagle3, mtp
 
 from localspec.export import TARGETS, servers
 from localspec.export.llama_cpp import SERVER_HEADS
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 MODEL, DRAFT = Path("/models/target.gguf"), Path("/models/a draft.gguf")
 

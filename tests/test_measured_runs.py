@@ -25,7 +25,7 @@ from localspec.hardware.activity import Circumstances
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape
 from localspec.prediction.evidence import Evidence, Spreads, correction
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Settings
 
 SPREADS = Spreads(source=0.1, device=0.2, model=0.2, pair=0.01, noise=0.1)

@@ -6,7 +6,7 @@ from localspec.errors import UserError
 from localspec.forecast.known_machine import KnownMachine
 from localspec.forecast.named_machine import NamedMachine
 from localspec.forecast.question import answer, read_question
-from localspec.hardware.asked import devices_meant
+from localspec.hardware.asked_machine import devices_meant
 from localspec.hardware.described import device_meant
 from localspec.notify import silent
 

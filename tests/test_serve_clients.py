@@ -165,5 +165,5 @@ def test_a_client_that_is_refused_comes_again(server: Served) -> None:
             whole = client.chat.completions.create(**how)
             assert len(whole.choices[0].message.content) == 40
             list(iterator)
-            assert full.desk.metrics.n_refused >= 1
+            assert full.engine_thread.metrics.n_refused >= 1
         assert json.dumps(full.ask("GET", "/health")[1])

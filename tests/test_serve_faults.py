@@ -15,8 +15,8 @@ FEW: dict[str, Any] = {"max_tokens": 6, "temperature": 0}
 def check(server: Served, before: str) -> None:
     """No sequence leaked, and the answers are what they were."""
     server.wait_until_idle()
-    n = len(server.desk.scheduler.contexts)
-    assert server.desk.scheduler._prefixes.n_free == n
+    n = len(server.engine_thread.scheduler.contexts)
+    assert server.engine_thread.scheduler._prefixes.n_free == n
     assert server.chat(**FEW)["choices"][0]["message"]["content"] == before
 
 
@@ -79,7 +79,7 @@ def test_a_row_that_is_no_number_ends_one_request() -> None:
 
 def test_full_cells_are_waited_for_or_refused() -> None:
     with fake_server(n_sequences=2, n_waiting=8) as server:
-        object.__setattr__(server.desk.scheduler.room, "n_cells", 200)
+        object.__setattr__(server.engine_thread.scheduler.room, "n_cells", 200)
         before = server.chat(**FEW)["choices"][0]["message"]["content"]
         status, document = server.post("/completions", prompt="ab", max_tokens=300)
         assert status == 400
@@ -87,7 +87,9 @@ def test_full_cells_are_waited_for_or_refused() -> None:
         with ThreadPoolExecutor(6) as pool:
             asked = [pool.submit(server.chat, "Hello" * i, max_tokens=90) for i in range(1, 7)]
             assert all(each.result()["usage"]["completion_tokens"] == 90 for each in asked)
-        assert sum(len(context.tokens) for context in server.desk.scheduler.contexts) <= 200
+        assert (
+            sum(len(context.tokens) for context in server.engine_thread.scheduler.contexts) <= 200
+        )
         check(server, before)
 
 

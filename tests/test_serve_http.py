@@ -16,7 +16,7 @@ from serving import Served, events_of, fake_server
 
 from localspec.cli.serve import ServeFlags
 from localspec.errors import EngineError, UserError
-from localspec.serve.asked import check_defaults
+from localspec.serve.request_body import check_defaults
 from localspec.serve.server import bound, listening
 from localspec.serve.texts import messages_of
 
@@ -473,9 +473,9 @@ def test_a_client_that_goes_away_ends_its_reply(is_stream: bool) -> None:
             time.sleep(0.1)
             waits.close()
         server.wait_until_idle()
-        assert server.desk.scheduler._prefixes.n_free == 1
-        assert server.desk.metrics.n_done == 0
-        assert server.desk.metrics.n_aborted == (1 if is_stream else 2)
+        assert server.engine_thread.scheduler._prefixes.n_free == 1
+        assert server.engine_thread.metrics.n_done == 0
+        assert server.engine_thread.metrics.n_aborted == (1 if is_stream else 2)
 
 
 def test_who_hangs_up_in_a_body_is_no_bug(server: Served, caplog: pytest.LogCaptureFixture) -> None:
@@ -504,7 +504,7 @@ def test_a_full_server_says_so_and_when_to_come_again() -> None:
             each.close()
         server.wait_until_idle()
         assert server.chat(**FEW)
-        assert server.desk.metrics.n_refused == 2
+        assert server.engine_thread.metrics.n_refused == 2
 
 
 @pytest.mark.slow

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving import FakeSession, SlowEngine, fake_desk
+from serving import FakeSession, SlowEngine, fake_engine_thread
 
 from localspec.decode.speculator import Plain
 from localspec.dialogue.markup import PLAIN, UNOPENED
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
-from localspec.serve.desk import AHEAD, Many
-from localspec.session.config import reply_options
+from localspec.serve.engine_thread import AHEAD, Many
 from localspec.session.reply import Reply, Turns
+from localspec.session.reply_options import reply_options
 
 
 def asked(session: FakeSession, prompts: list[Any]) -> Iterator[Reply | LocalspecError]:
@@ -28,7 +28,7 @@ def asked(session: FakeSession, prompts: list[Any]) -> Iterator[Reply | Localspe
 
 
 def many(engine: SlowEngine, prompts: list[Any], interrupt: Interrupt | None = None) -> Many:
-    scheduler = fake_desk(engine, AHEAD).scheduler
+    scheduler = fake_engine_thread(engine, AHEAD).scheduler
     return Many(scheduler, interrupt or Interrupt(), asked(FakeSession(engine), prompts))
 
 

@@ -7,7 +7,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 import pytest
-from serving import FakeSession, SlowEngine, fake_desk, fake_server, served
+from serving import FakeSession, SlowEngine, fake_engine_thread, fake_server, served
 
 from localspec.chat import tty
 from localspec.cli.output import live_line
@@ -81,9 +81,9 @@ def test_a_server_answers_before_and_after_it_was_freed() -> None:
         made.append(Closable())
         return made[-1]
 
-    desk, resident = fake_desk(first.engine, 4), Resident(first, again, 0.05)
-    desk.remake = lambda session: fake_desk(session.engine, 4).scheduler
-    with served(first, desk, resident) as server:
+    engine_thread, resident = fake_engine_thread(first.engine, 4), Resident(first, again, 0.05)
+    engine_thread.remake = lambda session: fake_engine_thread(session.engine, 4).scheduler
+    with served(first, engine_thread, resident) as server:
         before = server.chat(**FEW)["choices"][0]["message"]["content"]
         until(lambda: not resident.is_loaded)
         assert made[-1].is_closed

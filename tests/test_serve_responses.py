@@ -12,7 +12,7 @@ from localspec.serve.answer import Called, Ended, Piece
 from localspec.serve.messages import Account
 from localspec.serve.protocols.responses import chat_of
 from localspec.serve.protocols.responses_events import ResponseWriter
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 
 HELLO: Any = {"model": "any", "input": "Hello", "max_output_tokens": 6, "temperature": 0}
 

@@ -22,7 +22,7 @@ def act(server: Served, id_: int, action: str, **body: Any) -> tuple[int, Any]:
 
 def holder(server: Served) -> int:
     """Which sequence holds something."""
-    contexts = server.desk.scheduler.contexts
+    contexts = server.engine_thread.scheduler.contexts
     return max(range(len(contexts)), key=lambda i: len(contexts[i].tokens))
 
 
@@ -34,7 +34,7 @@ def test_what_was_saved_need_not_be_read_again(server: Served, tmp_path: Path) -
     text = "a long conversation " * 5
     assert n_cached(server, text) == 0
     id_ = holder(server)
-    n_held = len(server.desk.scheduler.contexts[id_].tokens)
+    n_held = len(server.engine_thread.scheduler.contexts[id_].tokens)
     status, saved = act(server, id_, "save", filename="one.bin")
     assert (status, saved["n_saved"], saved["id_slot"]) == (200, n_held, id_)
     assert saved["n_written"] == (tmp_path / "one.bin").stat().st_size
@@ -87,8 +87,8 @@ def test_a_busy_sequence_is_left_alone(server: Served) -> None:
     with server.streaming() as stream:
         stream.read1(64)
         server.wait_until_running()
-        jobs = server.desk.scheduler.running
-        id_ = server.desk.scheduler.contexts.index(jobs[0].slot.context)
+        jobs = server.engine_thread.scheduler.running
+        id_ = server.engine_thread.scheduler.contexts.index(jobs[0].slot.context)
         status, document = act(server, id_, "erase")
         assert status == 429
         assert "answers a request" in document["error"]["message"]
@@ -101,7 +101,7 @@ def test_a_busy_sequence_is_left_alone(server: Served) -> None:
 
 
 def test_what_is_restored_makes_others_give_up_cells(server: Served) -> None:
-    scheduler = server.desk.scheduler
+    scheduler = server.engine_thread.scheduler
     server.chat("a" * 100, **FEW)
     id_ = holder(server)
     act(server, id_, "save", filename="one.bin")

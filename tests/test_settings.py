@@ -24,9 +24,9 @@ from localspec.fields import (
     TemplateName,
     Whole,
 )
-from localspec.session.asking import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.profile import Profile, TunedFor
+from localspec.session.session_config import SessionConfig
 from localspec.settings import ROWS, Settings, read, with_former_names
 
 OFFERED = [row for row in ROWS.values() if row.is_offered]

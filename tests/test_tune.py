@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from localspec.engine.threads import thread_counts
 from localspec.quality.divergence import Divergence
-from localspec.session.asking import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import find_profile
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.duel import paying
 from localspec.tuning.search import Outcome, changed_settings, search

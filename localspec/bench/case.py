@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from localspec.errors import UserError
 from localspec.model.kv import padded_cells
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NOW, ROWS, Settings, read, with_former_names
 from localspec.store import document_of, read_text, value_of
 

@@ -21,7 +21,7 @@ from localspec.bench.store import Results, ResultsHeader, Visited
 from localspec.errors import UserError
 from localspec.hardware.activity import Circumstances
 from localspec.hardware.machine import backend_of
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, Settings
 
 Row = Mapping[str, Any]

@@ -24,10 +24,10 @@ from localspec.engine.sampling import Sampling
 from localspec.engine.timing import Timer, made_up_tokens, there_and_back
 from localspec.hardware.detect import peak_resident_bytes
 from localspec.notify import Notify, silent
-from localspec.session.config import ReplyOptions
 from localspec.session.loading import load_engine, sound_plan
 from localspec.session.placing import check_memory
 from localspec.session.reply import Reply
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
 
 GREEDY = Sampling(temperature=0)

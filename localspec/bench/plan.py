@@ -18,9 +18,9 @@ from localspec.bench.case import CURVE_WIDTHS, Case, Work
 from localspec.bench.prediction import facts_of
 from localspec.engine.timing import there_and_back
 from localspec.errors import LocalspecError
-from localspec.session.asking import SessionConfig
 from localspec.session.loading import plan_engines
 from localspec.session.placing import check_memory
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE
 
 

@@ -28,10 +28,10 @@ from localspec.notify import Notify
 from localspec.prediction.memory import memory_of
 from localspec.prediction.rates import Speed
 from localspec.prediction.roofline import Roofline
-from localspec.session.asking import SessionConfig
 from localspec.session.drafting import planned_head
 from localspec.session.loading import checked_facts
 from localspec.session.placing import host_of
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Attention, Settings, Speculation
 
 

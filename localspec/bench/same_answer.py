@@ -16,9 +16,9 @@ from localspec.dialogue.template import Message
 from localspec.engine.base import Context, hold
 from localspec.engine.sampling import Sampling
 from localspec.notify import Notify, silent
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 FEW_TOKENS = 512
 """Answers below this length are identical on a processor with default settings."""

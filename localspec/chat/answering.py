@@ -18,7 +18,7 @@ from localspec.chat.loading import LoadedModel
 from localspec.dialogue.transcript import Answer, Turn
 from localspec.errors import UserError
 from localspec.format import count
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 
 MAX_RESERVE = 512
 SHARE_RESERVED = 4

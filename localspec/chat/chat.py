@@ -18,8 +18,8 @@ from localspec.chat.remote import Elsewhere
 from localspec.errors import UserError
 from localspec.fields import Think
 from localspec.notify import Notify, Progress
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
+from localspec.session.session_config import SessionConfig
 
 if TYPE_CHECKING:
     from localspec.chat.figures import Figures

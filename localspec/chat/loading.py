@@ -22,9 +22,9 @@ from localspec.format import count
 from localspec.notify import Notify, Progress
 
 if TYPE_CHECKING:
-    from localspec.session.asking import SessionConfig
-    from localspec.session.config import ReplyOptions
+    from localspec.session.reply_options import ReplyOptions
     from localspec.session.session import Session
+    from localspec.session.session_config import SessionConfig
 
 ENDING = ".state"
 MAX_BEHIND_BYTES = 256_000_000

@@ -11,8 +11,8 @@ from localspec.chat.loading import LoadedModel
 from localspec.errors import LocalspecError, UserError
 from localspec.model.facts import HEAD_METHODS
 from localspec.registry.resolve import resolve
-from localspec.session.asking import SessionConfig, draft_for
 from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, QUICK_S, with_profile
+from localspec.session.session_config import SessionConfig, draft_for
 from localspec.settings import NONE, OWN, Speculation
 
 SPECULATIONS = tuple(dict.fromkeys(("auto", *get_args(Speculation))))

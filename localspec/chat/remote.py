@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from localspec.chat.archive import Record
 from localspec.errors import EngineError, UserError
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 
 CONNECT_S = 10.0
 SILENT_S = 900.0

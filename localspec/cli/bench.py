@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from localspec.bench.store import ResultsHeader, Writer
-    from localspec.session.asking import SessionConfig
+    from localspec.session.session_config import SessionConfig
 
 
 @command

@@ -18,7 +18,7 @@ from localspec.settings import NONE, ROWS, Speculation
 
 if TYPE_CHECKING:
     from localspec.bench.plan import Sweep
-    from localspec.session.asking import SessionConfig
+    from localspec.session.session_config import SessionConfig
 
 _WORK = "Work"
 _SETTINGS = "Settings"
@@ -235,7 +235,7 @@ def _drafts(
 ) -> dict[tuple[Path, str], str]:
     """What drafts for each model, by drafter."""
     from localspec.cli.pull import fetched
-    from localspec.session.asking import draft_for
+    from localspec.session.session_config import draft_for
 
     return {
         (path, spec): draft_for(path, name, flags.draft, spec, fetched)

@@ -110,7 +110,7 @@ def _greeting(chat: "Chat", record: "Record", *, is_named: bool) -> Iterator[str
     """The first lines: model and seed, and on the first run a word about the starter."""
     from localspec.chat.archive import latest
     from localspec.chat.conversation import first_line
-    from localspec.session.asking import SessionConfig
+    from localspec.session.session_config import SessionConfig
 
     sampling = chat.options.sampling
     seed = "" if sampling.is_greedy else f", seed {sampling.seed}"
@@ -213,7 +213,7 @@ def open_chat(
     from localspec.chat.archive import latest
     from localspec.chat.chat import Chat
     from localspec.chat.conversation import Configured, Conversation, SystemSet
-    from localspec.session.config import reply_options
+    from localspec.session.reply_options import reply_options
 
     kept = Conversation.of(record.events())
     where, settings = _elsewhere(engine, how, kept, model), dict[str, Any]()

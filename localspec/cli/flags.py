@@ -19,8 +19,8 @@ from localspec.sampling_fields import SAMPLING
 from localspec.settings import ROWS, Settings
 
 if TYPE_CHECKING:
-    from localspec.session.asking import SessionConfig
-    from localspec.session.config import ReplyKeywords
+    from localspec.session.reply_options import ReplyKeywords
+    from localspec.session.session_config import SessionConfig
 
 ENGINE = "Engine"
 SPECULATION = "Speculation"
@@ -58,7 +58,7 @@ class EngineFlags(Settings):
 
     def session_config(self, model: str | None) -> "SessionConfig":
         """Names resolved to files. Raises UserError or ModelError."""
-        from localspec.session.asking import session_config
+        from localspec.session.session_config import session_config
 
         settings = Settings(**{name: getattr(self, name) for name in ROWS})
         given = None if self.no_profile else self.given
@@ -157,7 +157,7 @@ class GrammarFlags:
 
 def _bias(text: str) -> tuple[str, Any]:
     """A token and what is added. UserError for a text that is not TOKEN=N."""
-    from localspec.session.config import wanted_biases
+    from localspec.session.reply_options import wanted_biases
 
     key, _, value = check_text("--logit-bias", text).rpartition("=")
     try:

@@ -20,10 +20,10 @@ from localspec.sampling_fields import SAMPLING
 if TYPE_CHECKING:
     from localspec.api import Model
     from localspec.chat.frontend import AnswerView
-    from localspec.session.asking import SessionConfig
-    from localspec.session.config import ReplyKeywords, ReplyOptions
     from localspec.session.reply import Reply
+    from localspec.session.reply_options import ReplyKeywords, ReplyOptions
     from localspec.session.session import Session
+    from localspec.session.session_config import SessionConfig
 
 
 def summary(reply: "Reply") -> str:
@@ -164,7 +164,7 @@ def _loaded(
 
     with opening(config, notify, on_progress, talks=talks) as begun:
         from localspec.api import Model
-        from localspec.session.config import reply_options
+        from localspec.session.reply_options import reply_options
         from localspec.session.session import Session
 
         reply_options(**keywords)  # a wrong one ends the loading
@@ -240,7 +240,7 @@ def generate(
         "logprobs": output.logprobs,
     }
     lines = PromptLines(prompt, flags.system, keywords) if has_lines else None
-    from localspec.session.asking import Expected
+    from localspec.session.session_config import Expected
 
     config = replace(
         engine.session_config(model),

@@ -172,7 +172,7 @@ class PromptLines:
         return n_failed
 
     def _answers(self, model: "Model", document: Document) -> Iterator[dict[str, Any]]:
-        from localspec.serve.desk import AHEAD, Many
+        from localspec.serve.engine_thread import AHEAD, Many
         from localspec.serve.server import Load, scheduler_of
 
         heads: list[dict[str, Any]] = []

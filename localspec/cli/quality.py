@@ -126,8 +126,8 @@ def _attention(text: str) -> Attention:
 
 def _config(path: Path, question: "StudyQuestion", n_threads: int | None) -> "EngineConfig":
     """The engine's configuration, checked before loading. Raises UserError or ModelError."""
-    from localspec.session.asking import SessionConfig
     from localspec.session.loading import check_cache_types, sound_plan
+    from localspec.session.session_config import SessionConfig
 
     config = SessionConfig.of(path, spec=NONE, ctx=question.window, threads=n_threads)
     plan = sound_plan(config, notify)

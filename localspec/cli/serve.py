@@ -16,11 +16,11 @@ from localspec.notify import silent
 
 if TYPE_CHECKING:
     from localspec.serve.answering import HttpOptions
-    from localspec.serve.desk import Desk
+    from localspec.serve.engine_thread import EngineThread
     from localspec.serve.resident import Resident
     from localspec.serve.server import Load
-    from localspec.session.asking import Depths, SessionConfig
     from localspec.session.session import Session
+    from localspec.session.session_config import Depths, SessionConfig
 
 SERVER = "Server"
 PAGES = ("metrics", "slots", "page")
@@ -207,8 +207,8 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
         raise UserError(f"--without {min(unknown)} is none of {', '.join(PAGES)}")
     if flags.slot_save_path and not flags.slot_save_path.is_dir():
         raise UserError(f"--slot-save-path {flags.slot_save_path} is no folder: make it first")
-    from localspec.serve.asked import NO_SHIFT, check_defaults
-    from localspec.session.asking import Depths
+    from localspec.serve.request_body import NO_SHIFT, check_defaults
+    from localspec.session.session_config import Depths
 
     if flags.context_shift:
         raise UserError(f"--context-shift is not supported: {NO_SHIFT}")
@@ -217,7 +217,7 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
     kept = Depths.kept(config.model)
     before = kept.load() or Depths()
     from localspec.serve.resident import Resident
-    from localspec.serve.server import LOOPBACK, Running, desk_of, listening
+    from localspec.serve.server import LOOPBACK, Running, engine_thread_of, listening
     from localspec.session.session import Session
 
     check_defaults(defaults)
@@ -227,19 +227,19 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
             session = Session.open(_for(before, config), notify, on_progress, talks=True)
 
         def again() -> Session:
-            asked = _for(before + desk.metrics.depths, config)
+            asked = _for(before + engine_thread.metrics.depths, config)
             return Session.open(asked, silent, talks=True)
 
         with closing(Resident(session, again, flags.idle_s)) as resident:
-            desk = desk_of(session, flags.load)
-            server = Running(session, desk, flags.http(session), resident, **how)
+            engine_thread = engine_thread_of(session, flags.load)
+            server = Running(session, engine_thread, flags.http(session), resident, **how)
             for host in () if keys else set(hosts) - set(LOOPBACK):
                 notify(f"{host} can be reached by others: anybody may ask, without a key")
             notify(_ready(session, flags, listeners[0].getsockname()[1]))
-            with live_line(lambda: _live(desk, resident)) as end:
+            with live_line(lambda: _live(engine_thread, resident)) as end:
                 server.serve(listeners, lambda: _closing(end))
             with suppress(OSError):  # beside what other servers kept meanwhile
-                kept.save((kept.load() or Depths()) + desk.metrics.depths)
+                kept.save((kept.load() or Depths()) + engine_thread.metrics.depths)
 
 
 def _for(depths: "Depths", config: "SessionConfig") -> "SessionConfig":
@@ -276,10 +276,10 @@ def _expected(session: "Session", n_users: int) -> str:
     return f"{text}, {plus_minus(every.low, every.high)} for {n_users} together, without drafts"
 
 
-def _live(desk: "Desk", resident: "Resident") -> str:
+def _live(engine_thread: "EngineThread", resident: "Resident") -> str:
     """Who is here, how fast, with what drafts, and who waits."""
-    now = desk.recent.moment(desk.clock())
-    n_users, n_waiting = len(desk.scheduler.running), len(desk.scheduler.waiting)
+    now = engine_thread.recent.moment(engine_thread.clock())
+    n_users, n_waiting = len(engine_thread.scheduler.running), len(engine_thread.scheduler.waiting)
     if not resident.is_loaded:
         return "the model is not loaded: the next request loads it"
     return (

@@ -83,7 +83,7 @@ def tune(
         _show(found.profile, path.name, as_json=as_json)
         return
     from localspec.cli.pull import fetched
-    from localspec.session.asking import SessionConfig, draft_for
+    from localspec.session.session_config import SessionConfig, draft_for
     from localspec.tuning.search import tune_model
     from localspec.tuning.target import Goal
 
@@ -230,8 +230,8 @@ def export(
     """
     config = engine.session_config(model)
     from localspec.export import TARGETS
-    from localspec.session.asking import SessionConfig
     from localspec.session.loading import beyond_training, plan_engines
+    from localspec.session.session_config import SessionConfig
 
     # What localspec chose for open settings.
     plan = plan_engines(config)

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from time import perf_counter
 
 from localspec.engine.child import call
+from localspec.engine.cpu_ways import waiting
 from localspec.engine.graphics import graphics
 from localspec.engine.health import devices_text, engine_fingerprint
-from localspec.engine.ways import waiting
 from localspec.format import percent
 from localspec.hardware.activity import BUSY, await_calm, is_calm
 from localspec.hardware.detect import power

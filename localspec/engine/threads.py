@@ -2,14 +2,14 @@
 
 Memory can be busy with fewer threads than there are cores, and a neighbour, a slow core or a
 hypervisor can make a thread more a loss. So parts and all of the usable cores are timed
-(`engine.ways`). The usable cores stay unless another number is clearly faster, because noise must
-not move a default.
+(`engine.cpu_ways`). The usable cores stay unless another number is clearly faster, because noise
+must not move a default.
 """
 
 from collections.abc import Mapping
 
-from localspec.engine.way_question import WayQuestion, measured_ways
-from localspec.engine.ways import USUAL_TYPE, Ways, kept_ways
+from localspec.engine.cpu_ways import USUAL_TYPE, Ways, kept_ways
+from localspec.engine.cpu_ways_question import WayQuestion, measured_ways
 from localspec.errors import NoRoomError
 from localspec.hardware.detect import thread_limit, usable_cores
 from localspec.notify import Notify

@@ -13,7 +13,7 @@ from localspec.export.servers import (
     transformers,
     vllm,
 )
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 TARGETS: dict[str, Callable[[SessionConfig], Exported]] = {
     "llama-server": llama_server,

@@ -8,7 +8,7 @@ from pathlib import Path
 from localspec.gguf.reader import read_header
 from localspec.model.facts import HeadMethod
 from localspec.model.kind import kind_of
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import OWN, ROWS
 
 DEFAULT_DRAFT = 3

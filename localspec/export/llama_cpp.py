@@ -36,7 +36,7 @@ from localspec.export.exported import (
     not_told,
 )
 from localspec.model.kv import cache_type
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 NGRAM = 3
 """Tokens that must match before lookup drafts; the server's default of 12 rarely does."""

@@ -32,7 +32,7 @@ from localspec.export.exported import (
     not_told,
 )
 from localspec.export.llama_cpp import llama_server
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import ROWS
 
 MODEL, DRAFT = "MODEL", "DRAFT"

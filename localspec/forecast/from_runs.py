@@ -12,7 +12,7 @@ from localspec.errors import UserError
 from localspec.forecast.corrections import NOMINAL, Corrections, MeasuredRun
 from localspec.forecast.experience import Experience, model_key
 from localspec.forecast.machine import MachineChoice, PredictedMachine
-from localspec.hardware.asked import backend_asked, devices_meant
+from localspec.hardware.asked_machine import backend_asked, devices_meant
 from localspec.hardware.devices import all_devices
 from localspec.hardware.machine import machine_key
 from localspec.model.facts import ModelFacts

@@ -16,7 +16,7 @@ from localspec.engine.probe import PROCESSOR, ProbeSetting, kept_probe
 from localspec.engine.threads import default_threads
 from localspec.errors import EngineError, HardwareError, UserError
 from localspec.forecast.experience import Experience, experience_of
-from localspec.hardware.asked import devices_meant
+from localspec.hardware.asked_machine import devices_meant
 from localspec.hardware.detect import available_memory_bytes, processor_features
 from localspec.hardware.devices import GIB, Device, Match
 from localspec.hardware.machine import (

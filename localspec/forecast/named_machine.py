@@ -15,7 +15,7 @@ from localspec.engine.probe import PROCESSOR
 from localspec.errors import UserError
 from localspec.forecast.machine import MachineChoice, Offload, Peer, Peers, PredictedMachine
 from localspec.forecast.probing import probed_rates
-from localspec.hardware.asked import devices_meant
+from localspec.hardware.asked_machine import devices_meant
 from localspec.hardware.devices import Match
 from localspec.hardware.probe_results import Link, ProbeNeeds
 from localspec.model.facts import ModelFacts

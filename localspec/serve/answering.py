@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from localspec.serve.answer import ServedAnswer
-from localspec.serve.asked import MOST_BYTES, body_of
-from localspec.serve.desk import Desk
+from localspec.serve.engine_thread import EngineThread
 from localspec.serve.listening import Heard, Listening, LoopBell, hung_up
 from localspec.serve.messages import Delta, Done, Failed, Taken
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols import AnswerWriter, Door
 from localspec.serve.replays import HEADER, Replay, Replays, ReplayStream
+from localspec.serve.request_body import MOST_BYTES, body_of
 
 PING_S = 15.0
 """Of silence in a stream: clients give up after minutes without a byte."""
@@ -77,8 +77,8 @@ class HttpOptions:
 class Answering:
     """Answers at the doors of all protocols."""
 
-    def __init__(self, desk: Desk, options: HttpOptions) -> None:
-        self._desk, self._options = desk, options
+    def __init__(self, engine_thread: EngineThread, options: HttpOptions) -> None:
+        self._engine_thread, self._options = engine_thread, options
         self._bell: LoopBell | None = None
         self.replays = Replays()
 
@@ -93,7 +93,7 @@ class Answering:
         silence_s = self._options.ping_s if order.is_stream else None
         self._bell = self._bell or LoopBell()
         wait_s = self._options.wait_s
-        listening = Listening(self._desk, self._bell, order, wait_s, silence_s)
+        listening = Listening(self._engine_thread, self._bell, order, wait_s, silence_s)
         if not order.is_stream:
             return await self._whole(request, listening, answer, writer)
         try:

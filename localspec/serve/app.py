@@ -20,13 +20,13 @@ from localspec.dialogue.template import TemplateError
 from localspec.engine.vocabulary import spelled
 from localspec.errors import LocalspecError
 from localspec.serve.answering import Answering, DirectSend, HttpOptions
-from localspec.serve.asked import body_of, checked, flag
-from localspec.serve.desk import Desk
+from localspec.serve.engine_thread import EngineThread
 from localspec.serve.guard import OPEN_PAGE, CrossOrigin, HostGuard, KeyGuard
 from localspec.serve.information import Information
 from localspec.serve.order import Orders, text_of
 from localspec.serve.problem import BadRequestError, Problem, problem_of, refused
 from localspec.serve.protocols import anthropic, llama, openai, responses
+from localspec.serve.request_body import body_of, checked, flag
 from localspec.serve.resident import HeldModel, Resident
 from localspec.serve.texts import checked_id, utf8
 
@@ -56,13 +56,17 @@ class Server:
     """`app` is the ASGI application."""
 
     def __init__(
-        self, orders: Orders, desk: Desk, options: HttpOptions, resident: Resident | None = None
+        self,
+        orders: Orders,
+        engine_thread: EngineThread,
+        options: HttpOptions,
+        resident: Resident | None = None,
     ) -> None:
         protocols = (openai, llama, anthropic, responses)
         doors = [door for protocol in protocols for door in protocol.doors(orders)]
         self._written = {path: door.written for door in doors for path in door.paths}
-        answering = Answering(desk, options)
-        routes = Information(orders, desk, options, resident).routes()
+        answering = Answering(engine_thread, options)
+        routes = Information(orders, engine_thread, options, resident).routes()
         routes += Tokens(orders, options.most_bytes).routes()
         routes += answering.replays.routes()
         for door in doors:

@@ -25,8 +25,7 @@ from starlette.routing import BaseRoute, Route
 
 from localspec.engine.base import Context
 from localspec.serve.answering import HttpOptions, refuse_other_names
-from localspec.serve.asked import body_of
-from localspec.serve.desk import Desk
+from localspec.serve.engine_thread import EngineThread
 from localspec.serve.guard import OPEN_PAGE, CasedName
 from localspec.serve.messages import BusyError
 from localspec.serve.order import Orders
@@ -34,6 +33,7 @@ from localspec.serve.problem import BadRequestError, Problem, refused
 from localspec.serve.protocols.llama import settings_of
 from localspec.serve.protocols.openai import FINGERPRINT
 from localspec.serve.queue import Job
+from localspec.serve.request_body import body_of
 from localspec.serve.resident import Resident
 from localspec.serve.scheduler import Scheduler
 
@@ -48,9 +48,18 @@ class Information:
     """Handlers of all these pages."""
 
     def __init__(
-        self, orders: Orders, desk: Desk, options: HttpOptions, resident: Resident | None = None
+        self,
+        orders: Orders,
+        engine_thread: EngineThread,
+        options: HttpOptions,
+        resident: Resident | None = None,
     ) -> None:
-        self._orders, self._desk, self._options, self._resident = orders, desk, options, resident
+        self._orders, self._engine_thread, self._options, self._resident = (
+            orders,
+            engine_thread,
+            options,
+            resident,
+        )
         self._n_ctx, names = orders.session.n_ctx, options.names
         head = {"id": options.model, "aliases": names, "object": "model"}
         self._model = {**head, "owned_by": "localspec", **options.about}
@@ -91,16 +100,16 @@ class Information:
 
     async def health(self, request: Request) -> Response:
         """GET /health: 200 while requests are answered."""
-        problem = self._desk.problem
+        problem = self._engine_thread.problem
         if problem:
             raise BadRequestError(Problem(503, problem, retry_s=1.0))
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
-        scheduler = self._desk.scheduler
-        text = self._desk.metrics.text(len(scheduler.running), len(scheduler.waiting))
-        began = str(int(time.time() - (self._desk.clock() - self._desk.began)))
+        scheduler = self._engine_thread.scheduler
+        text = self._engine_thread.metrics.text(len(scheduler.running), len(scheduler.waiting))
+        began = str(int(time.time() - (self._engine_thread.clock() - self._engine_thread.began)))
         response = PlainTextResponse(text, media_type="text/plain; version=0.0.4")
         name = CasedName(b"Process-Start-Time-Unix")
         response.raw_headers.append((name, began.encode()))
@@ -108,9 +117,9 @@ class Information:
 
     async def slots(self, request: Request) -> Response:
         """GET /slots: each sequence, and the reply that it is busy with."""
-        jobs = tuple(self._desk.scheduler.running)
+        jobs = tuple(self._engine_thread.scheduler.running)
         by_context = {id(job.slot.context): job for job in jobs if job.slot}
-        contexts = self._desk.scheduler.contexts
+        contexts = self._engine_thread.scheduler.contexts
         is_full = all(id(context) in by_context for context in contexts)
         if is_full and request.query_params.get("fail_on_no_slot"):
             raise BadRequestError(Problem(503, "no slot is free: try again later", retry_s=1.0))
@@ -138,7 +147,7 @@ class Information:
         params["seed"] = self._orders.defaults.get("seed", -1)
         return {
             "default_generation_settings": {"n_ctx": session.n_ctx, "params": params},
-            "total_slots": self._desk.scheduler.n_sequences,
+            "total_slots": self._engine_thread.scheduler.n_sequences,
             "model_alias": self._options.model,
             "model_path": str(session.plan.target.model),
             "modalities": {"vision": False, "audio": False},
@@ -155,7 +164,7 @@ class Information:
             raise refused(f"action {action!r} is none of {', '.join(ACTIONS)}", "action")
         path = None if action == "erase" else await self._path(request)
         started = perf_counter()
-        future = self._desk.call(lambda scheduler: _done(scheduler, id_, action, path))
+        future = self._engine_thread.call(lambda scheduler: _done(scheduler, id_, action, path))
         found = await asyncio.wrap_future(future)
         timings = {} if path is None else {f"{action}_ms": 1e3 * (perf_counter() - started)}
         named = {} if path is None else {"filename": path.name, "timings": timings}
@@ -185,7 +194,7 @@ class Information:
     async def status(self, request: Request) -> Response:
         """GET /status: what the page draws."""
         model = {"model": self._options.model, "n_ctx": self._n_ctx, "is_loaded": self._is_loaded}
-        document = {**model, **status_of(self._desk)}
+        document = {**model, **status_of(self._engine_thread)}
         return JSONResponse(document, headers={"cache-control": "no-store"})
 
 
@@ -247,17 +256,17 @@ def _restored(context: Context, path: Path) -> dict[str, Any]:
     return {"n_restored": len(context.tokens), "n_read": path.stat().st_size}
 
 
-def status_of(desk: Desk) -> dict[str, Any]:
+def status_of(engine_thread: EngineThread) -> dict[str, Any]:
     """Who is here now, and the curves of the last minutes."""
-    scheduler, now = desk.scheduler, desk.clock()
+    scheduler, now = engine_thread.scheduler, engine_thread.clock()
     return {
-        "problem": desk.problem,
+        "problem": engine_thread.problem,
         "users": scheduler.n_sequences,
         "running": len(scheduler.running),
         "waiting": len(scheduler.waiting),
-        "uptime_s": now - desk.began,
-        "requests_done": desk.metrics.n_done,
-        "curves": desk.recent.curves(now),
+        "uptime_s": now - engine_thread.began,
+        "requests_done": engine_thread.metrics.n_done,
+        "curves": engine_thread.recent.curves(now),
     }
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from starlette.types import Receive
 
-from localspec.serve.desk import Desk
+from localspec.serve.engine_thread import EngineThread
 from localspec.serve.messages import END, Event, Failed
 from localspec.serve.order import Order
 
@@ -50,13 +50,13 @@ class Listening:
 
     def __init__(
         self,
-        desk: Desk,
+        engine_thread: EngineThread,
         bell: LoopBell,
         order: Order,
         wait_s: float | None,
         silence_s: float | None,
     ) -> None:
-        self._desk, self._bell, self._silence_s = desk, bell, silence_s
+        self._engine_thread, self._bell, self._silence_s = engine_thread, bell, silence_s
         self._loop = asyncio.get_running_loop()
         self._came = deque[Event]()
         self._is_called = False
@@ -67,9 +67,9 @@ class Listening:
         self._watch()
         self._open: dict[int, int] = {}
         for place, choice in enumerate(order.choices):
-            id_ = desk.new_id()
+            id_ = engine_thread.new_id()
             self._open[id_] = place
-            desk.submit(choice.submit(id_, wait_s, order.wishes), self._hear)
+            engine_thread.submit(choice.submit(id_, wait_s, order.wishes), self._hear)
 
     @property
     def is_over(self) -> bool:
@@ -109,7 +109,7 @@ class Listening:
     def close(self) -> None:
         """End what still runs."""
         for id_ in self._open:
-            self._desk.abort(id_)
+            self._engine_thread.abort(id_)
         self._open.clear()
         if self._timer:
             self._timer.cancel()

@@ -14,7 +14,7 @@ from operator import sub
 
 from localspec.hardware.energy import Meter
 from localspec.serve.messages import Account, Pass
-from localspec.session.asking import Depths
+from localspec.session.session_config import Depths
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper borders of the bins of a histogram: waits."""

@@ -14,7 +14,9 @@ from localspec.dialogue.markup import PLAIN, UNOPENED
 from localspec.dialogue.prompts import Prompts
 from localspec.dialogue.template import TemplateError
 from localspec.engine.vocabulary import Vocabulary, spelled
-from localspec.serve.asked import (
+from localspec.serve.messages import Submit, Wishes
+from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
+from localspec.serve.request_body import (
     CHAT,
     COMPLETION,
     INFILL,
@@ -28,10 +30,8 @@ from localspec.serve.asked import (
     wishes_of,
     with_defaults,
 )
-from localspec.serve.messages import Submit, Wishes
-from localspec.serve.problem import TOO_LONG, BadRequestError, Problem, refused
 from localspec.serve.texts import Texts, continues, messages_of
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
 
 MOST_PROMPTS = 64

@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
-from localspec.serve.asked import MOST_BYTES, body_of
 from localspec.serve.listening import hung_up
 from localspec.serve.problem import BadRequestError, Problem, refused
+from localspec.serve.request_body import MOST_BYTES, body_of
 
 HEADER = "x-conversation-id"
 MOST_KEPT_BYTES = 4 << 20

@@ -27,7 +27,7 @@ from localspec import paths
 from localspec.errors import EngineError
 from localspec.serve.answering import HttpOptions
 from localspec.serve.app import Server
-from localspec.serve.desk import Desk
+from localspec.serve.engine_thread import EngineThread
 from localspec.serve.order import Orders
 from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
@@ -61,15 +61,15 @@ class Load:
     disk_bytes: float | None = None
 
 
-def desk_of(session: Session, load: Load = Load()) -> Desk:
-    """A desk for a session whose engine has one pool of cells, for as many users as sequences."""
+def engine_thread_of(session: Session, load: Load = Load()) -> EngineThread:
+    """Of a session whose engine has one pool of cells, for as many users as sequences."""
 
     def made(session: Session) -> Scheduler:
         scheduler = scheduler_of(session, load)
         session.leave_thread()
         return scheduler
 
-    return Desk(made(session), made)
+    return EngineThread(made(session), made)
 
 
 def scheduler_of(session: Session, load: Load) -> Scheduler:
@@ -177,14 +177,14 @@ class Running:
     def __init__(
         self,
         session: Session,
-        desk: Desk,
+        engine_thread: EngineThread,
         options: HttpOptions,
         resident: Resident | None = None,
         **how: Any,
     ) -> None:
-        self._desk = desk
+        self._engine_thread = engine_thread
         orders = Orders(session, **how)
-        app = Server(orders, desk, options, resident).app
+        app = Server(orders, engine_thread, options, resident).app
         if resident:
             self._follow(resident, orders)
         config = uvicorn.Config(
@@ -204,11 +204,11 @@ class Running:
 
         def adopt(session: Session) -> None:
             orders.session = session
-            self._desk.scheduler = self._desk.remake(session)
+            self._engine_thread.scheduler = self._engine_thread.remake(session)
 
         resident.on_loaded = adopt
-        resident.is_idle = lambda: self._desk.scheduler.is_idle
-        resident.on_freeing = lambda: self._desk.scheduler.keep_all()
+        resident.is_idle = lambda: self._engine_thread.scheduler.is_idle
+        resident.on_freeing = lambda: self._engine_thread.scheduler.keep_all()
 
     def serve(
         self, listeners: list[socket.socket], on_end: Callable[[], None] = lambda: None
@@ -218,7 +218,7 @@ class Running:
         before = {each: signal.signal(each, self._on_signal) for each in _signals()}
         gc.freeze()  # what is loaded stays: no collection between two passes walks through it
         gc.set_threshold(N_YOUNG, 3, 3)
-        self._desk.start()
+        self._engine_thread.start()
         try:
             self._uvicorn.run(sockets=listeners)
         finally:
@@ -235,8 +235,8 @@ class Running:
             self._ending.start()
 
     def _end(self, wait_s: float) -> None:
-        self._desk.close(wait_s)
-        self._desk.scheduler.keep_all()
+        self._engine_thread.close(wait_s)
+        self._engine_thread.scheduler.keep_all()
         self._uvicorn.should_exit = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -246,7 +246,7 @@ class Running:
                 self._on_end()
             self.stop()
         else:
-            self._desk.cut()
+            self._engine_thread.cut()
 
 
 def _signals() -> tuple[signal.Signals, ...]:

@@ -12,8 +12,8 @@ from typing import Any
 from localspec.dialogue.prompts import made_call, without_empty_answers
 from localspec.dialogue.template import Message
 from localspec.engine.vocabulary import FimTokens
-from localspec.serve.asked import among
 from localspec.serve.problem import refused
+from localspec.serve.request_body import among
 from localspec.session.session import Session
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant",

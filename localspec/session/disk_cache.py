@@ -32,7 +32,7 @@ from localspec.engine.health import devices_text, engine_fingerprint
 from localspec.engine.timing import TimedContext
 from localspec.errors import EngineError
 from localspec.gguf.reader import fingerprint
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import ROWS
 from localspec.store import write_text
 

@@ -14,14 +14,14 @@ from functools import partial
 from typing import Any
 
 from localspec.engine.base import EngineConfig
+from localspec.engine.cpu_ways import USUAL_TYPE, AttentionWay, Heads, Ways, WeightsWay, named
 from localspec.engine.threads import fastest
-from localspec.engine.ways import USUAL_TYPE, AttentionWay, Heads, Ways, WeightsWay, named
 from localspec.gguf.types import RANDOM_TYPES
 from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.layers import Layer
-from localspec.session.asking import Expected
 from localspec.session.placing import host_of
+from localspec.session.session_config import Expected
 from localspec.settings import ROWS, FlashAttention
 
 ANSWER_SHARE = 0.5

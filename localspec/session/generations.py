@@ -31,7 +31,7 @@ from localspec.fields import Think
 from localspec.notify import Notify
 from localspec.sampling_fields import Sampling
 from localspec.session.chat_template import ChosenTemplate
-from localspec.session.config import ReplyOptions, with_biases
+from localspec.session.reply_options import ReplyOptions, with_biases
 
 OWN_NAMES = ("messages", "bos_token", "eos_token", "add_generation_prompt")
 """What every template is given, which nobody else may set."""

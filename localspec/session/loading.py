@@ -21,7 +21,6 @@ from localspec.model.kv import cache_type, types_of
 from localspec.model.tokenizer import pair_problem
 from localspec.model.usable import usable_facts
 from localspec.notify import Notify, Progress
-from localspec.session.asking import SessionConfig
 from localspec.session.drafting import HeadPlan, most_drafted, n_snapshots, planned_head
 from localspec.session.placing import (
     Loaded,
@@ -33,6 +32,7 @@ from localspec.session.placing import (
     placed,
     warn_of_reading,
 )
+from localspec.session.session_config import SessionConfig
 from localspec.session.trial import has_loaded, try_head, try_load
 from localspec.settings import AUTO, NONE, Settings, Speculation
 

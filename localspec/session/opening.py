@@ -6,13 +6,13 @@ with opening(config, notify) as begun:
 
 Its plan has its draft head, and all that was left open and changes no answer but for rounding as it
 is fastest here for this context: threads, repacking, mapping, attention and micro-batches, by what
-`engine.ways` measured of this machine. Choosing takes milliseconds; measuring, once for a type of
-weights and heads, takes up to three seconds. On devices the engine's own choices stand.
+`engine.cpu_ways` measured of this machine. Choosing takes milliseconds; measuring, once for a type
+of weights and heads, takes up to three seconds. On devices the engine's own choices stand.
 
 What would be faster and changes numbers is offered once, with its gain and its cost. Coarser keys
 are read faster, but with some kernels a prompt is not, and every number moves a little. So nobody
 gets them unasked; `tune` measures gain and divergence on the model itself. So it is with lighter
-weights (`session.lighter`), which `quality` measures.
+weights (`session.lighter_weights`), which `quality` measures.
 """
 
 from collections.abc import Generator
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 from localspec import paths
 from localspec.dialogue.renderer import RENDERER
 from localspec.engine.base import EngineConfig
+from localspec.engine.cpu_ways import KEYS, VALUES, kept_ways
+from localspec.engine.cpu_ways_question import WayQuestion, measured_ways
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import thread_counts
-from localspec.engine.way_question import WayQuestion, measured_ways
-from localspec.engine.ways import KEYS, VALUES, kept_ways
 from localspec.errors import EngineError
 from localspec.format import count
 from localspec.gguf.reader import fingerprint
@@ -36,10 +36,10 @@ from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type
 from localspec.notify import Notify, Progress, silent
-from localspec.session.asking import Expected, SessionConfig
 from localspec.session.chat_template import choose_template
 from localspec.session.fastest import FastestHere, main_heads, main_type, repacks_here
 from localspec.session.loading import EnginePlan, sound_plan
+from localspec.session.session_config import Expected, SessionConfig
 from localspec.store import hashed
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def offer_weights(here: FastestHere, *, by_bytes: bool = False) -> str | None:
     """The same for lighter weights, which are looked for once."""
     if not _first_time(here.config, " weights"):
         return None
-    from localspec.session.lighter import lighter_weights  # noqa: PLC0415 - once for a model
+    from localspec.session.lighter_weights import lighter_weights  # noqa: PLC0415 - once for a model
 
     return lighter_weights(here, by_bytes=by_bytes)
 

@@ -17,7 +17,7 @@ from localspec.dialogue.tools import calls_of
 from localspec.engine.interrupt import Interrupt
 from localspec.errors import LocalspecError, UserError
 from localspec.hardware.energy import Meter
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 
 
 class Turns:

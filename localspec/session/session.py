@@ -24,10 +24,8 @@ from localspec.engine.interrupt import Interrupted
 from localspec.engine.timing import TimedEngine, TimedHead
 from localspec.hardware.activity import Watch
 from localspec.notify import Notify, Progress, silent
-from localspec.session.asking import SessionConfig
 from localspec.session.calibration import LearnedStore
 from localspec.session.chat_template import choose_template
-from localspec.session.config import ReplyOptions, recommended_sampling
 from localspec.session.disk_cache import KeptPrompts
 from localspec.session.generations import (
     Generations,
@@ -39,6 +37,8 @@ from localspec.session.generations import (
 from localspec.session.loading import EnginePlan, check_pair, load_engine
 from localspec.session.opening import Begun, load_head, opening
 from localspec.session.reply import Reply, Turns
+from localspec.session.reply_options import ReplyOptions, recommended_sampling
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Speculation
 
 

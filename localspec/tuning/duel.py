@@ -33,9 +33,9 @@ from localspec.quality.divergence import (
     windows_of,
 )
 from localspec.quality.reference import Reference
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, Attention, Settings
 from localspec.tuning.shared_weights import Candidate, gains_of, turns
 from localspec.tuning.state import SearchState, Trial

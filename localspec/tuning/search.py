@@ -30,9 +30,9 @@ from localspec.engine.interrupt import Interrupt, Interrupted
 from localspec.engine.timing import Clock
 from localspec.errors import EngineError, UserError
 from localspec.notify import Notify, silent
-from localspec.session.asking import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
 from localspec.session.profile import LEAST_BUDGET_S, MOST_BUDGET_S, Profile, TunedFor, save_profile
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, ROWS, Attention, Settings
 from localspec.tuning.duel import Gate, duel, tune_drafts, tune_prompts
 from localspec.tuning.screening import better_threads, halve, screen, try_loadings, tune_threads

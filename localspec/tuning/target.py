@@ -29,8 +29,8 @@ from localspec.hardware.detect import available_memory_bytes
 from localspec.model.facts import ModelFacts
 from localspec.model.kv import cache_type, types_of
 from localspec.notify import Notify
-from localspec.session.asking import SessionConfig
 from localspec.session.loading import sound_plan
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Attention, FlashAttention, Settings, words_of
 
 

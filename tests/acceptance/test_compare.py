@@ -15,7 +15,7 @@ from localspec.bench.compare import compare
 from localspec.bench.plan import schedule
 from localspec.bench.store import Results, ResultsHeader, Visited, Writer, read_results
 from localspec.bench.visit import environment, model_record, visit
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 pytestmark = pytest.mark.engine
 PAIRS, NEEDED = 20, 0.95

@@ -21,7 +21,7 @@ import pytest
 from models import smollm2, variant
 
 from localspec.export import TARGETS
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 pytestmark = pytest.mark.engine
 SERVER = "llama-server"

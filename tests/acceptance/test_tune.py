@@ -20,7 +20,7 @@ from localspec.bench.statistics import Estimate, estimate
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.threads import thread_counts
 from localspec.quality.divergence import divergence_of, reference_of, shipped_text, windows_of
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Attention, Settings
 from localspec.tuning.search import search
 from localspec.tuning.shared_weights import SharedWeights, gains_of, turns

@@ -8,8 +8,8 @@ from scripted import Script, write_script
 
 import localspec.session.session as session_module
 from localspec.dialogue.template import TemplateError
-from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 pytestmark = pytest.mark.engine
 QUICK = ("--temp", "0", "--spec", "none", "-n", "8")

@@ -10,7 +10,7 @@ from heads import write_agreeing
 
 from localspec.engine.interrupt import Interrupt
 from localspec.engine.timing import Clock
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, OWN
 from localspec.tuning.duel import Way, tune_drafts
 from localspec.tuning.state import SearchState

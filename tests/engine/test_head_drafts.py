@@ -32,11 +32,11 @@ from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.serve.server import desk_of
-from localspec.session.asking import SessionConfig, session_config
-from localspec.session.config import reply_options
+from localspec.serve.server import engine_thread_of
 from localspec.session.drafting import found_head
+from localspec.session.reply_options import reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig, session_config
 from localspec.settings import OWN, Settings
 from localspec.tuning.search import search
 from localspec.tuning.target import Goal, TuneTarget
@@ -336,7 +336,10 @@ def test_a_tuning_with_it_ends_with_an_answer(agreeing: HeadFiles) -> None:
 def test_several_users_are_served_with_it(agreeing: HeadFiles) -> None:
     """Their drafts are made in one call a token, beside each other's prompts."""
     chosen = {"spec": "mtp", "n_sequences": 3, "kv_unified": True, "ctx": 256}
-    with session_of(agreeing, **chosen) as session, served(session, desk_of(session)) as server:
+    with (
+        session_of(agreeing, **chosen) as session,
+        served(session, engine_thread_of(session)) as server,
+    ):
         bodies = [
             {"prompt": prompt, "max_tokens": 40, "temperature": 0}
             for prompt in ("the cat", "1 2 3 1 2 3 1", "x" * 90)

@@ -26,9 +26,9 @@ from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.facts import HeadFacts
 from localspec.model.head_fit import head_of
-from localspec.session.asking import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.reply_options import reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 GREEDY = Sampling(temperature=0)
 N_CTX = 192

@@ -11,9 +11,9 @@ from models import gemma, smollm2
 
 from localspec.engine.sampling import Sampling
 from localspec.session import disk_cache
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 OPTIONS = ReplyOptions(Sampling(temperature=0), max_tokens=6, ignore_eos=True)
 TEXT = " ".join(f"Line {i}: the ship sailed to port {i * 7 % 31}." for i in range(40))

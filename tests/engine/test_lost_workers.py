@@ -18,8 +18,8 @@ from working import Running, free_port
 
 from localspec import tune
 from localspec.errors import EngineError, UserError
-from localspec.session.asking import SessionConfig
 from localspec.session.profile import find_profile
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Settings
 from localspec.tuning.search import tune_model
 from localspec.tuning.target import Goal

@@ -14,9 +14,9 @@ from localspec.dialogue.template import Message
 from localspec.engine.base import hold
 from localspec.engine.sampling import Chooser, Sampling
 from localspec.gguf.reader import read_header
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 GREEDY = ReplyOptions(Sampling(temperature=0), max_tokens=40)
 

@@ -28,9 +28,9 @@ from localspec.engine.sampling import Purpose, Sampling, truncated, uniform
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.serve.messages import END, Done, Event, Wishes
 from localspec.serve.order import Orders
-from localspec.serve.server import desk_of
-from localspec.session.asking import USUAL_DEPTH, Depths, SessionConfig
+from localspec.serve.server import engine_thread_of
 from localspec.session.session import Session
+from localspec.session.session_config import USUAL_DEPTH, Depths, SessionConfig
 
 PROMPTS = [
     "Name three colours.",
@@ -49,7 +49,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory, tested_home: Path) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALSPEC_HOME", str(home))
         config = SessionConfig.of(smollm2(), ctx=1024, n_sequences=4, kv_unified=True)
-        with Session.open(config) as session, served(session, desk_of(session)) as made:
+        with Session.open(config) as session, served(session, engine_thread_of(session)) as made:
             yield made
 
 
@@ -62,8 +62,8 @@ def answers(server: Served, bodies: list[dict[str, Any]]) -> list[Generation]:
         order = orders.chat(body) if "messages" in body else orders.completion(body)
         choice = order.choices[0]
         generations.append(choice.generation)
-        server.desk.submit(
-            choice.submit(server.desk.new_id(), None, Wishes()),
+        server.engine_thread.submit(
+            choice.submit(server.engine_thread.new_id(), None, Wishes()),
             lambda event: ends.put(event) if isinstance(event, END) else None,
         )
     assert all(isinstance(ends.get(timeout=120), Done) for _ in bodies)
@@ -165,8 +165,8 @@ def test_who_leaves_makes_room(starter: Served) -> None:
             connection.getresponse().read1(64)
         connection.close()
     starter.wait_until_idle()
-    assert starter.desk.scheduler._prefixes.n_free == 4
-    engine = starter.desk.scheduler._engine
+    assert starter.engine_thread.scheduler._prefixes.n_free == 4
+    engine = starter.engine_thread.scheduler._engine
     for context in engine._contexts:
         assert engine.memory.length(context.sequence) == len(context.tokens)
     assert starter.chat(PROMPTS[0], **GREEDY)
@@ -238,7 +238,7 @@ def test_memories_that_cannot_roll_back_freely_serve_several_users(
     """Recurrent, hybrid and windowed models take chunks, drafts and turns of many, too."""
     path = write_random_limited(tmp_path / "model.gguf", name)
     config = SessionConfig.of(path, ctx=512, spec="lookup", n_sequences=3, kv_unified=True)
-    with Session.open(config) as session, served(session, desk_of(session)) as server:
+    with Session.open(config) as session, served(session, engine_thread_of(session)) as server:
         asked_ = [{"prompt": prompt, **GREEDY} for prompt in ("the cat", "1 2 3 1 2 3 1", "x" * 70)]
         assert all(_text(server, body) for body in asked_)
         alone = [answers(server, [body])[0] for body in asked_]
@@ -268,7 +268,7 @@ def test_thoughts_and_tool_calls_are_fields_of_their_own(tmp_path: Path) -> None
     path = write_script(tmp_path / "tools.gguf", Script(pieces, template))
     config = SessionConfig.of(path, ctx=512, n_sequences=2, kv_unified=True)
     tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {}}}]
-    with Session.open(config) as session, served(session, desk_of(session)) as server:
+    with Session.open(config) as session, served(session, engine_thread_of(session)) as server:
         choice = server.chat("x", tools=tools, temperature=0)["choices"][0]
         message = choice["message"]
         assert message["reasoning_content"] == "hm well"
@@ -348,8 +348,8 @@ def test_the_thread_that_loaded_keeps_no_workers(tested_home: Path) -> None:
     code = f"""
 from os import listdir
 from pathlib import Path
-from localspec.session.asking import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.session_config import SessionConfig
+from localspec.session.reply_options import reply_options
 from localspec.session.session import Session
 config = SessionConfig.of(Path({str(smollm2())!r}), ctx=256, threads=2, spec="none", gpu_layers=0)
 with Session.open(config) as session:

@@ -10,9 +10,9 @@ from models import smollm2
 from serving import Served, events_of, served
 
 from localspec.dialogue.template import Message
-from localspec.serve.server import Load, desk_of
-from localspec.session.asking import SessionConfig
+from localspec.serve.server import Load, engine_thread_of
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 6, "stream": False}
 STORY = "Once there was a fox who counted: " + " ".join(f"{i} hens," for i in range(80))
@@ -26,8 +26,8 @@ def server(tmp_path: Path, tested_home: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOCALSPEC_HOME", str(home))
     config = SessionConfig.of(smollm2(), ctx=1024, n_sequences=2, kv_unified=True, spec="none")
     with Session.open(config) as session:
-        desk = desk_of(session, Load(disk_bytes=1e9))
-        with served(session, desk, slot_folder=tmp_path) as made:
+        engine_thread = engine_thread_of(session, Load(disk_bytes=1e9))
+        with served(session, engine_thread, slot_folder=tmp_path) as made:
             yield made
 
 
@@ -43,7 +43,7 @@ def asked(server: Served, said: list[dict[str, str]]) -> tuple[str, int]:
 def test_saved_and_restored_beside_another_conversation(server: Served) -> None:
     said = [{"role": "user", "content": STORY}]
     first, _ = asked(server, said)
-    contexts = server.desk.scheduler.contexts
+    contexts = server.engine_thread.scheduler.contexts
     id_ = max((0, 1), key=lambda i: len(contexts[i].tokens))
     n_held = len(contexts[id_].tokens)
     assert server.post(f"/slots/{id_}?action=save", filename="fox")[1]["n_saved"] == n_held
@@ -73,7 +73,7 @@ def test_what_others_pushed_out_comes_back_from_disk(server: Served) -> None:
         ) as stream:
             stream.read()
     story = server.session.chat_prompt([Message(role="user", content=STORY)])
-    assert server.desk.scheduler._prefixes.n_held(story) < 100, "it had to go"
+    assert server.engine_thread.scheduler._prefixes.n_held(story) < 100, "it had to go"
     said += [{"role": "assistant", "content": answer}, {"role": "user", "content": "Go on."}]
     _, n_cached = asked(server, said)
     assert n_cached > 300

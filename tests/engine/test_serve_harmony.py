@@ -11,9 +11,9 @@ import pytest
 from scripted import Script, write_script
 from serving import Served, data_of, events_of, served
 
-from localspec.serve.server import desk_of
-from localspec.session.asking import SessionConfig
+from localspec.serve.server import engine_thread_of
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 TEMPLATE = (
     "{% if tools %}<|start|>developer<|message|># Tools\n{{ tools | tojson }}<|end|>{% endif %}"
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, tested_home: Path) -> Itera
     path = tmp_path_factory.mktemp("harmony") / "harmony.gguf"
     write_script(path, Script(SAID, TEMPLATE, MARKS))
     config = SessionConfig.of(path, ctx=512, n_sequences=2, kv_unified=True)
-    with Session.open(config) as session, served(session, desk_of(session)) as made:
+    with Session.open(config) as session, served(session, engine_thread_of(session)) as made:
         yield made
 
 

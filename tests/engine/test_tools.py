@@ -16,9 +16,9 @@ from localspec.decode.speculator import Fixed, Plain
 from localspec.dialogue.tools import calls_of
 from localspec.errors import UserError
 from localspec.notify import silent
-from localspec.session.asking import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.reply_options import reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 jsonschema = pytest.importorskip("jsonschema")
 WEATHER = {

@@ -69,7 +69,7 @@ def test_a_bench_sweeps_the_layers(model: str, worker: str) -> None:
 SEARCH = """
 import json, sys
 from pathlib import Path
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 from localspec.tuning.search import tune_model
 from localspec.tuning.target import Goal
 

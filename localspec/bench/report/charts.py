@@ -12,7 +12,7 @@ from localspec.bench.report.chart import Bar, BarChart, Chart, ChartPoint, Serie
 from localspec.bench.report.tables import labels
 from localspec.bench.row import ResultRow
 from localspec.format import interval, number, percent
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 LARGEST_GAPS = 12
 MOST_MODELS = 20

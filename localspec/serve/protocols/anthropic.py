@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols import Door
 from localspec.serve.protocols.anthropic_events import MessageWriter, written
+from localspec.serve.request_body import among, fields_of
 from localspec.serve.texts import tools_of, utf8
 
 COUNT = "/v1/messages/count_tokens"

@@ -17,7 +17,7 @@ from localspec.serve.messages import Progress
 from localspec.serve.order import Order, Orders, text_of
 from localspec.serve.problem import refused
 from localspec.serve.protocols import AnswerWriter, Door, TokenTexts, event
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
 
 OFF = {

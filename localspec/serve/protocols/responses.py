@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from localspec.errors import no_such
-from localspec.serve.asked import among, fields_of
 from localspec.serve.order import Order, Orders
 from localspec.serve.problem import refused
 from localspec.serve.protocols import Door
 from localspec.serve.protocols.responses_events import ResponseWriter
+from localspec.serve.request_body import among, fields_of
 from localspec.serve.texts import TEXTS, tools_of, utf8
 
 _STORED = {

@@ -17,7 +17,7 @@ from models import Pair, gemma_pair, smollm2_pair
 from research.speculation.questions import read_questions
 
 from localspec.bench.same_answer import AnswerComparison, compare_answers
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 PAIRS = {"smollm2": smollm2_pair, "gemma": gemma_pair}
 

@@ -30,9 +30,9 @@ from localspec.chat.views import ScreenView, screen_console, warm_up
 from localspec.dialogue.markup import UNOPENED
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 LOCALSPEC = Path(sys.executable).with_name("localspec")
 READY = b"\x1b[?2004h"

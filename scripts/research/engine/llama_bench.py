@@ -23,7 +23,7 @@ from localspec.bench.statistics import estimate, ratio
 from localspec.bench.visit import visit
 from localspec.hardware.detect import usable_cores
 from localspec.registry.resolve import resolve
-from localspec.session.asking import SessionConfig
+from localspec.session.session_config import SessionConfig
 
 SAMPLES = 3
 # As localspec sets it, so that both wait alike.

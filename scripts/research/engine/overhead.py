@@ -22,9 +22,9 @@ from models import gemma, smollm2
 
 from localspec.engine.sampling import Sampling
 from localspec.hardware.detect import usable_cores
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 PROMPT = "The lighthouse keeper wrote in the log every evening. Tonight the entry began"
 GREEDY = Sampling(temperature=0)

@@ -33,12 +33,12 @@ from localspec.engine.threads import thread_counts
 from localspec.engine.timing import Timer, there_and_back
 from localspec.hardware.energy import Meter
 from localspec.notify import silent
-from localspec.session.asking import Expected, SessionConfig
-from localspec.session.config import ReplyOptions
 from localspec.session.fastest import repacks_here
 from localspec.session.loading import EnginePlan, sound_plan
 from localspec.session.opening import chosen_plan
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import Expected, SessionConfig
 from localspec.settings import Settings
 
 Row = dict[str, Any]

@@ -17,8 +17,8 @@ from models import named
 
 from localspec.engine.timing import Timer
 from localspec.errors import UserError
-from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 LONGEST = 64
 

@@ -37,8 +37,8 @@ from localspec.forecast.rated_machine import predicted_machine
 from localspec.model.facts import ModelFacts
 from localspec.model.synthetic import Shape, write_random_model
 from localspec.registry.resolve import resolve
-from localspec.session.asking import SessionConfig
 from localspec.session.loading import checked_facts, plan_engines
+from localspec.session.session_config import SessionConfig
 from localspec.settings import Attention
 
 LAYERS = (1, 10, 20)

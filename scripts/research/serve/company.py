@@ -32,9 +32,9 @@ from localspec.engine.base import Context, Engine, Logits, hold, rows_of
 from localspec.engine.sampling import Purpose, Sampling, truncated, uniform
 from localspec.serve.messages import Done, Failed, Submit
 from localspec.serve.server import Load, scheduler_of
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions, reply_options
+from localspec.session.reply_options import ReplyOptions, reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 Row = npt.NDArray[np.float32]
 AT_ONCE, CTX = 8, 1024

@@ -21,9 +21,9 @@ from models import named
 from serving import Served, served
 
 from localspec.decode.generation import Generation
-from localspec.serve.server import desk_of
-from localspec.session.asking import SessionConfig
+from localspec.serve.server import engine_thread_of
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 CLIENT = """
 import asyncio, json, sys
@@ -115,7 +115,7 @@ def main(
     path = named(model) if not Path(model).is_file() else Path(model)
     config = SessionConfig.of(path, ctx=1024, n_sequences=max(numbers), kv_unified=True, spec=spec)
     print(*HEAD, sep="\n")
-    with Session.open(config) as session, served(session, desk_of(session)) as made:
+    with Session.open(config) as session, served(session, engine_thread_of(session)) as made:
         n_vocab = session.target.vocabulary.n_tokens
         for n in numbers:
             for law, how in LAWS.items():

@@ -35,9 +35,9 @@ from localspec.dialogue.template import Message
 from localspec.engine.base import Context, shared_prefix
 from localspec.engine.sampling import Sampling
 from localspec.serve.server import Load, scheduler_of
-from localspec.session.asking import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.reply_options import reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 LONGEST = 16
 FIXED = (1, 2, 3, 4, 6, 8, 12, 16)

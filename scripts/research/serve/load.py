@@ -24,9 +24,9 @@ from localspec.serve.pace import Paced
 from localspec.serve.prefixes import Prefixes
 from localspec.serve.queue import Room
 from localspec.serve.scheduler import Scheduler
-from localspec.session.asking import SessionConfig
-from localspec.session.config import reply_options
+from localspec.session.reply_options import reply_options
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 TALK = (
     "Why is the sky blue?", "Name three rivers and say where they are.",

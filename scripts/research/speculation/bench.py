@@ -40,11 +40,11 @@ from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
 from localspec.errors import UserError
 from localspec.hardware.activity import Watch
-from localspec.session.asking import SessionConfig
 from localspec.session.calibration import LearnedStore
-from localspec.session.config import ReplyOptions
 from localspec.session.reply import Reply
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, Speculation
 
 N_CTX = 4096

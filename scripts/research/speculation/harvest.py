@@ -26,8 +26,8 @@ from localspec.decode.drafters.lookup import LookupDrafter
 from localspec.dialogue.template import Message
 from localspec.engine.base import Context
 from localspec.engine.sampling import Sampling
-from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 GREEDY = Sampling(temperature=0)
 N_DRAFT = 5

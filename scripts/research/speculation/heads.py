@@ -40,9 +40,9 @@ from localspec.decode.speculator import Plain
 from localspec.engine.sampling import Sampling
 from localspec.gguf.reader import read_header
 from localspec.model.synthetic import Shape
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 from localspec.settings import NONE, OWN
 
 SMOLLM2 = Shape(30, 576, 9, 3, 1536, 49152)

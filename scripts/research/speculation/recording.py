@@ -21,9 +21,9 @@ from localspec.decode.drafters.draft_model import N_SINKS
 from localspec.decode.offers import WINDOW
 from localspec.dialogue.template import Message
 from localspec.engine.sampling import Sampling
-from localspec.session.asking import SessionConfig
-from localspec.session.config import ReplyOptions
+from localspec.session.reply_options import ReplyOptions
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 N_CTX = 4096
 _N_READ = 16

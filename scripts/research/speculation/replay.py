@@ -38,9 +38,9 @@ from localspec.decode.speculator import Fixed, Plain, Speculator
 from localspec.decode.step import Step
 from localspec.engine.base import shared_prefix
 from localspec.errors import UserError
-from localspec.session.asking import SessionConfig
 from localspec.session.calibration import calibration_path
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 MAX_DRAFT = 16
 FIXED = "lookup-2,lookup-3,lookup-5,lookup-8,draft-1,draft-2,draft-3,draft-4"

@@ -11,7 +11,7 @@ from time import time
 from typing import Self
 
 from localspec.engine.child import call
-from localspec.engine.ways import (
+from localspec.engine.cpu_ways import (
     ATTENTIVE_LAYERS,
     DEPTH,
     KEYS,
@@ -31,7 +31,7 @@ from localspec.gguf.types import BY_NAME
 from localspec.hardware.activity import BUSY, Watch
 from localspec.hardware.detect import available_memory_bytes
 
-CHILD = "localspec.engine.llama.way_prober:tell_ways"
+CHILD = "localspec.engine.llama.cpu_ways_prober:tell_ways"
 MOST_S, MEASURING_S = 3.0, 2.6
 """After which the child is killed, and in which it is to measure, its own start included."""
 ELEMENTS, MOST_BYTES = 0.37e9, 0.5e9

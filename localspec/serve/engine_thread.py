@@ -1,4 +1,4 @@
-"""The one thread that owns the engine, and the desk where others leave messages for it.
+"""The one thread that owns the engine; others leave messages for it.
 
 Between two passes the thread takes what has come, and tells each request's listener what became of
 it. A listener is called in the engine's thread and must only pass the event on.
@@ -61,7 +61,7 @@ class _Call(Generic[T]):
             self.future.set_exception(error)
 
 
-class Desk:
+class EngineThread:
     """Starts with `start`. `submit` and `abort` are safe from any thread.
 
     `remake`: the scheduler of another session.

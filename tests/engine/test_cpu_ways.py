@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from models import smollm2
 
-from localspec.engine import way_question
-from localspec.engine.llama import parameters, way_prober
+from localspec.engine import cpu_ways_question
+from localspec.engine.cpu_ways import DEPTH, TRIES
+from localspec.engine.cpu_ways_question import WayQuestion, measured_ways
+from localspec.engine.llama import cpu_ways_prober, parameters
 from localspec.engine.timing import Clock
-from localspec.engine.way_question import WayQuestion, measured_ways
-from localspec.engine.ways import DEPTH, TRIES
-from localspec.session.asking import SessionConfig
 from localspec.session.session import Session
+from localspec.session.session_config import SessionConfig
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that runs other tests as well is given more time."""
-    monkeypatch.setattr(way_question, "MOST_S", 60.0)
-    monkeypatch.setattr(way_question, "MEASURING_S", 20.0)
+    monkeypatch.setattr(cpu_ways_question, "MOST_S", 60.0)
+    monkeypatch.setattr(cpu_ways_question, "MEASURING_S", 20.0)
 
 
 @pytest.mark.usefixtures("patient")
@@ -57,7 +57,9 @@ def test_types_that_somebody_chose_are_measured_beside_the_usual() -> None:
 class Slow:
     """A kernel by a clock of its own: a token takes some time, and more for each one before it."""
 
-    def __init__(self, kernel: way_prober.Kernel, slowness: float, spend: Callable[[float], None]):
+    def __init__(
+        self, kernel: cpu_ways_prober.Kernel, slowness: float, spend: Callable[[float], None]
+    ):
         is_flash, self._spend, self.held = kernel[0], spend, 0
         self.token_s = slowness * (1e-5 if is_flash else 3e-5)
         self.cell_s = slowness * (3e-7 if is_flash else 1e-7)
@@ -90,9 +92,9 @@ def test_kernels_are_compared_within_the_time_with_the_same_result(
     def spend(seconds: float) -> None:
         spent[0] += seconds
 
-    kernels = way_prober.kernels_of(128, usual)
+    kernels = cpu_ways_prober.kernels_of(128, usual)
     timers: Any = {kernel: Slow(kernel, slowness, spend) for kernel in kernels}
-    found = way_prober.attention_times(timers, usual, Clock(limit_s, lambda: spent[0]))
+    found = cpu_ways_prober.attention_times(timers, usual, Clock(limit_s, lambda: spent[0]))
     assert spent[0] <= limit_s
     assert {(flash, usual) for flash in (True, False)} <= set(found)
     for kernel, times in found.items():
@@ -106,10 +108,10 @@ def test_kernels_are_compared_within_the_time_with_the_same_result(
 
 def test_heavy_weights_are_measured_with_fewer_layers() -> None:
     """Files of 16 bits are written and loaded in the same time as those of 4."""
-    few, many = (way_prober.n_layers_within(kind, 0.01, 1.0) for kind in ("F16", "Q4_0"))
-    assert 1 <= few < many <= way_prober.N_LAYERS
-    assert way_prober.n_layers_within("Q4_0", 0.3, 0.7) == 2, "on a slow disk"
-    assert way_prober.n_layers_within("Q4_0", 3.0, 0.7) == 1
+    few, many = (cpu_ways_prober.n_layers_within(kind, 0.01, 1.0) for kind in ("F16", "Q4_0"))
+    assert 1 <= few < many <= cpu_ways_prober.N_LAYERS
+    assert cpu_ways_prober.n_layers_within("Q4_0", 0.3, 0.7) == 2, "on a slow disk"
+    assert cpu_ways_prober.n_layers_within("Q4_0", 3.0, 0.7) == 1
 
 
 def test_a_turn_that_would_not_fit_is_left_out() -> None:
@@ -120,7 +122,7 @@ def test_a_turn_that_would_not_fit_is_left_out() -> None:
         return float(way)
 
     clock = Clock(30.0, lambda: spent[0])
-    assert way_prober.least([4, 5], seconds, 9, clock) == {4: 4.0, 5: 5.0}
+    assert cpu_ways_prober.least([4, 5], seconds, 9, clock) == {4: 4.0, 5: 5.0}
     assert spent[0] == 27.0
 
 
@@ -131,9 +133,9 @@ def test_who_is_far_behind_leaves_the_time_to_the_others() -> None:
         asked[way] += 1
         return float(way)
 
-    found = way_prober.least([10, 11, 20], seconds, 8, Clock(1.0, lambda: 0.0))
+    found = cpu_ways_prober.least([10, 11, 20], seconds, 8, Clock(1.0, lambda: 0.0))
     assert found == {10: 10.0, 11: 11.0, 20: 20.0}
-    assert asked == {10: 8, 11: 8, 20: way_prober.FEWEST_ROUNDS}
+    assert asked == {10: 8, 11: 8, 20: cpu_ways_prober.FEWEST_ROUNDS}
 
 
 def test_target_and_draft_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from localspec.engine.child import Say
-from localspec.engine.llama.engine import LlamaEngine
-from localspec.engine.llama.overhead import opened, switch, written
-from localspec.engine.probe import ProbeSetting
-from localspec.engine.timing import Clock, Timer, there_and_back
-from localspec.engine.way_question import WayQuestion
-from localspec.engine.ways import (
+from localspec.engine.cpu_ways import (
     ATTENTIVE_LAYERS,
     DEPTH,
     KEYS,
@@ -35,6 +30,11 @@ from localspec.engine.ways import (
     AttentionWay,
     WeightsWay,
 )
+from localspec.engine.cpu_ways_question import WayQuestion
+from localspec.engine.llama.engine import LlamaEngine
+from localspec.engine.llama.overhead import opened, switch, written
+from localspec.engine.probe import ProbeSetting
+from localspec.engine.timing import Clock, Timer, there_and_back
 from localspec.gguf.types import BY_NAME
 from localspec.model.kv import cache_type
 from localspec.model.synthetic import Shape

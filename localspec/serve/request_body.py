@@ -16,7 +16,7 @@ from localspec.errors import LocalspecError, UserError, no_such
 from localspec.sampling_fields import SAMPLING
 from localspec.serve.messages import Wishes
 from localspec.serve.problem import BadRequestError, Problem, refused
-from localspec.session.config import ReplyKeywords, ReplyOptions, reply_options, wanted_of
+from localspec.session.reply_options import ReplyKeywords, ReplyOptions, reply_options, wanted_of
 
 _SAMPLING = {
     **{name: row.name for row in SAMPLING.values() for name in (row.name, *row.also)},
