@@ -5,6 +5,7 @@ one or the new one. A kept document saves a measurement; one that is missing, da
 version counts as none. `document_of` and `value_of` turn frozen dataclasses into JSON and back.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
 """What reading a damaged document can raise: the disk, JSON, and unexpected fields."""
 
@@ -42,6 +44,10 @@ def write_whole(path: Path, *, is_lasting: bool = True) -> Generator[Path]:
             with partial.open("r+b") as file:
                 os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(path)  # unlike opening, writing does not say where it failed
+        raise
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -111,8 +117,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def hashed(folder: Path, key: str, n_digits: int = 16) -> Path:
-    """The path of the document with `key` in `folder`, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The path of the document with `key` in `folder`."""
     return folder / f"{sha256(key.encode()).hexdigest()[:n_digits]}.json"
 
 
@@ -179,6 +184,10 @@ class Kept(Generic[T]):
             return None
 
     def save(self, value: T) -> None:
-        """Raises OSError. A power cut may lose it, as it can be made again."""
-        with write_whole(self.path, is_lasting=False) as partial:
-            partial.write_text(json.dumps(self.write(value)), encoding="utf-8")
+        """Keep it unless the disk is full, read-only or broken, or a power cut comes: it can be
+        made again, and whoever made it goes on."""
+        text = json.dumps(self.write(value))
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with write_whole(self.path, is_lasting=False) as partial:
+                partial.write_text(text, encoding="utf-8")

@@ -355,20 +355,49 @@ def test_quantize_refuses_a_truncated_model(here: Path) -> None:
     assert_refused(run, 1, "100 bytes short")
 
 
-@pytest.mark.engine
-def test_quantize_leaves_nothing_on_a_full_disk(here: Path) -> None:
+def on_a_full_disk(
+    here: Path, n_bytes: int, *arguments: str | Path, home: Path | None = None
+) -> Run:
     """A limit on the size of files breaks the writing off as a full disk does."""
-    arguments = ["quantize", str(tiny()), "--to", "Q8_0", "-o", "x.gguf"]
     done = subprocess.run(
         [LOCALSPEC, *arguments],
         cwd=here,
-        env=clean_environment(),
+        env=clean_environment() | ({"LOCALSPEC_HOME": str(home)} if home else {}),
         capture_output=True,
         check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes)),
     )
-    run = Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+    return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.mark.engine
+def test_quantize_leaves_nothing_on_a_full_disk(here: Path) -> None:
+    run = on_a_full_disk(here, 40_000, "quantize", tiny(), "--to", "Q8_0", "-o", "x.gguf")
     assert_refused(run, 1, "cannot be written")
+
+
+@pytest.mark.engine
+def test_what_cannot_be_kept_keeps_nobody_from_an_answer(here: Path, tmp_path: Path) -> None:
+    """As on a full disk: where the first answer kept what it had measured, a file is in the way."""
+    asked = ("generate", tiny(), *ANSWER, "-p", "hi", "-n", "3")
+    usual = localspec(*asked, cwd=here, LOCALSPEC_HOME=str(tmp_path / "usual"))
+    folders = [path for path in (tmp_path / "usual" / "cache").iterdir() if path.is_dir()]
+    assert len(folders) > 1
+    for folder in folders:
+        blocked = tmp_path / "blocked" / "cache" / folder.name
+        blocked.parent.mkdir(parents=True, exist_ok=True)
+        blocked.touch()
+    run = localspec(*asked, cwd=here, LOCALSPEC_HOME=str(tmp_path / "blocked"))
+    assert (run.code, run.stdout) == (0, usual.stdout), run.stderr
+
+
+@pytest.mark.engine
+def test_a_full_disk_is_named_by_what_must_be_kept(here: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    asked = on_a_full_disk(here, 0, "chat", tiny(), *ANSWER, "-p", "hi", home=home)
+    assert_refused(asked, 1, f"cannot be saved to {home}", "--no-save")
+    measured = on_a_full_disk(here, 0, "bench", tiny(), "--probe", "off", "-r", "1", home=home)
+    assert_refused(measured, 1, f"{home}", "cannot be used: File too large")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,16 @@ def test_a_damaged_document_is_as_good_as_none(tmp_path: Path, text: str | bytes
     assert hashed(tmp_path / "folder", "another key") != kept.path
 
 
+def test_a_document_that_cannot_be_kept_is_as_good_as_none(tmp_path: Path) -> None:
+    """Whoever measured it goes on."""
+    (tmp_path / "file").touch()
+    kept = Kept(
+        hashed(tmp_path / "file" / "folder", "key"), read, lambda number: {"number": number}
+    )
+    kept.save(3)
+    assert kept.load() is None
+
+
 def test_a_text_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     for name, reason in (("none.txt", "No such file"), ("latin.txt", "UTF-8")):

@@ -57,7 +57,8 @@ class Record:
             _append(file, to_json(event))
         except OSError as error:
             raise LocalspecError(
-                f"the conversation cannot be saved to {self.path}: {error.strerror or error}"
+                f"the conversation cannot be saved to {self.path}"
+                f" ({error.strerror or error}): --no-save talks without keeping it"
             ) from error
 
     def events(self) -> list[Event]:

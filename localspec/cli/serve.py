@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,8 +238,8 @@ def serve(engine: EngineFlags, flags: ServeFlags, model: ModelArgument = None) -
             notify(_ready(session, flags, listeners[0].getsockname()[1]))
             with live_line(lambda: _live(engine_thread, resident)) as end:
                 server.serve(listeners, lambda: _closing(end))
-            with suppress(OSError):  # beside what other servers kept meanwhile
-                kept.save((kept.load() or Depths()) + engine_thread.metrics.depths)
+            # Beside what other servers kept meanwhile.
+            kept.save((kept.load() or Depths()) + engine_thread.metrics.depths)
 
 
 def _for(depths: "Depths", config: "SessionConfig") -> "SessionConfig":

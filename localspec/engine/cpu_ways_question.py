@@ -5,7 +5,6 @@ What it has told by then is kept, and the rest is measured by the next commands,
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import time
 from typing import Self
@@ -122,8 +121,7 @@ def measured_ways(
     is_disturbed = watch.stop().taken_share > BUSY
     names = missing.names if is_disturbed else missing.names - measured.names
     found = known.with_more(measured, names)
-    with suppress(OSError):
-        kept().save(found)
+    kept().save(found)
     return found
 
 

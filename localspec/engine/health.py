@@ -152,7 +152,6 @@ def _difference(errors: dict[str, float]) -> str | None:
 
 def _kept() -> Kept[Health]:
     folder = paths.cache_dir() / "engine-health"
-    folder.mkdir(exist_ok=True)
     return Kept(folder / f"{engine_fingerprint()}.json", lambda kept: Health(**kept), asdict)
 
 

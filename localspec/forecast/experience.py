@@ -6,7 +6,6 @@ probe that they were put beside: one that is measured again starts anew.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite, log
@@ -102,13 +101,12 @@ def experience_of(setting: ProbeSetting) -> Experience:
 
 
 def remember(config: EngineConfig, facts: ModelFacts, predicted_s: float, taken_s: float) -> None:
-    """Keep what a plain pass took; a failing disk teaches nothing."""
+    """Keep what a plain pass took."""
     if predicted_s <= 0 or taken_s <= 0:
         return
     where = GRAPHICS if config.settings.gpu_layers else PROCESSOR
     kept = _kept(ProbeSetting(config.n_threads, where, config.settings.repack))
-    with suppress(OSError):
-        kept.save((kept.load() or Experience()).with_run(facts, taken_s / predicted_s))
+    kept.save((kept.load() or Experience()).with_run(facts, taken_s / predicted_s))
 
 
 def model_key(facts: ModelFacts) -> str:

@@ -8,6 +8,7 @@ p then has the right expectation, in 6 bytes a kept token:
     sum p f  =  sum over the likeliest of p f  +  rest * mean over the sample of f
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -88,11 +89,13 @@ class Reference:
         return np.concatenate([rows.nll for rows in self.windows])
 
     def save(self, path: Path) -> None:
-        """Write a whole file, or none."""
+        """Write a whole file, or none where the disk does not take it."""
         everything = Rows.joined(self.windows)
         arrays = {name: getattr(everything, name) for name in Rows.__slots__}
-        with write_whole(path) as partial, partial.open("wb") as file:
-            np.savez(file, n_windows=np.array(len(self.windows)), **arrays)
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            with write_whole(path) as partial, partial.open("wb") as file:
+                np.savez(file, n_windows=np.array(len(self.windows)), **arrays)
 
     @classmethod
     def load(cls, path: Path, n_windows: int) -> Self | None:

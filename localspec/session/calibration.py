@@ -13,7 +13,6 @@ kept.
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
@@ -243,8 +242,8 @@ class LearnedStore:
         return self.learned
 
     def keep(self) -> None:
-        """Keep what was learned; a failing disk means measuring again next time. Beside other
-        programs passes say what this machine does now, and nothing of later sessions."""
+        """Keep what was learned. Beside other programs passes say what this machine does now, and
+        nothing of later sessions."""
         learned = self.learned
         if learned is None:
             return
@@ -257,8 +256,7 @@ class LearnedStore:
             law: {name: each.counts() for name, each in by_source.items() if each.n_judged}
             for law, by_source in learned.by_law.items()
         }
-        with suppress(OSError):
-            self._kept.save(document)
+        self._kept.save(document)
         if is_calm_enough and target.plain_error < PLAIN_ERROR:
             self._remember(curve.seconds(1, 0))
 

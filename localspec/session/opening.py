@@ -258,5 +258,6 @@ def _first_time(config: EngineConfig, what: str = "") -> bool:
     path = hashed(paths.cache_dir() / "offers", fingerprint(config.model) + what)
     is_first = not path.exists()
     with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
         path.touch()
     return is_first

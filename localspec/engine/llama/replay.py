@@ -10,7 +10,6 @@ It tries a few places, not all of them, and none behind a full window.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -84,8 +83,7 @@ def _forgets(memory: LlamaMemory, scratch: ReplayScratch, config: EngineConfig) 
     has_forgotten = memory.forget(scratch.memory.sequence, 1)
     scratch.clear()
     if has_forgotten:
-        with suppress(OSError):
-            kept.save(FORGETS)
+        kept.save(FORGETS)
     return has_forgotten
 
 

@@ -3,7 +3,6 @@
 import ctypes
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -93,8 +92,7 @@ class LlamaVocabulary:
         found = kept.load()
         if found is None:
             found = self._read_kinds()
-            with suppress(OSError):
-                kept.save(found)
+            kept.save(found)
         return found
 
     def _read_kinds(self) -> dict[int, int]:
