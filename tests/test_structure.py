@@ -1,6 +1,7 @@
 """The rules of the house that a linter does not know: names say one thing, and rooms stay small."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -33,3 +34,14 @@ def test_no_module_is_longer_than_a_reader_bears() -> None:
     limits = {PACKAGE / "decode" / name: limit for name, limit in POLICY.items()}
     long = [path.name for path, n in lines.items() if n > limits.get(path, LONGEST)]
     assert long == []
+
+
+def test_modules_that_comments_name_are_there() -> None:
+    """A reader who follows `package.module` must arrive."""
+    packages = "|".join(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    named = re.compile(rf"`((?:{packages})(?:\.(?!py`)[a-z_]+)+)`")
+    for path in MODULES:
+        for name in named.findall(path.read_text()):
+            place = PACKAGE.joinpath(*name.split("."))
+            holders = place, place.with_suffix(".py"), place.parent.with_suffix(".py")
+            assert any(each.exists() for each in holders), f"{path.name} names {name}"

@@ -1,7 +1,7 @@
 """How one reply is made, and how a user's keywords become that.
 
 The command line and the Python API both ask here, so that the seed and the way of verifying are
-found alike. `session.asking` has the same of a session.
+found alike. `session.session_config` has the same of a session.
 
 `Recommended` is the sampling that a model's file recommends.
 """

@@ -4,10 +4,10 @@ It knows its engine as the owner of the cache, so `engine.py` imports this and n
 
 A file has cells and tokens but no logits and no random numbers: a restored sequence must evaluate a
 token before anything is chosen, as `hold` and the driver do. The engine checks the shape of what it
-loads but not which model wrote it; `session.state_key` does. A damaged file would stop the
-process, so a seal (lengths and CRC-32) follows the engine's data, where the engine does not read.
-Between them stands the newest checkpoint of an earlier place: without it a conversation that goes
-on tomorrow would be read again where its template drops the last thought.
+loads but not which model wrote it; `session.disk_cache.state_key` does. A damaged file would stop
+the process, so a seal (lengths and CRC-32) follows the engine's data, where the engine does not
+read. Between them stands the newest checkpoint of an earlier place: without it a conversation that
+goes on tomorrow would be read again where its template drops the last thought.
 """
 
 import ctypes

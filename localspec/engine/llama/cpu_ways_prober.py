@@ -1,4 +1,4 @@
-"""Time the ways of computing on a processor, in a child process: `engine.ways` has the idea.
+"""Time the ways of computing on a processor, in a child process: `engine.cpu_ways` has the idea.
 
 What is compared takes turns, there and back, and the least of its times counts: other programs only
 add to them.
