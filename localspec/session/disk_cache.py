@@ -180,8 +180,10 @@ class KeptPrompts:
 
     @classmethod
     def of(cls, asked: SessionConfig, config: EngineConfig, context: TimedContext) -> Self | None:
-        """None where nothing is to be kept."""
-        return cls(config, context) if asked.keeps_prompts else None
+        """None where nothing is to be kept, or the disk keeps nothing."""
+        with suppress(OSError):
+            return cls(config, context) if asked.keeps_prompts else None
+        return None
 
     def followed(
         self, prompt: Sequence[int], n_end: int, steps: Callable[[Sequence[int]], Iterator[Step]]
