@@ -331,6 +331,7 @@ def test_a_prediction_is_made_from_the_kept_probe(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
     path = kept_probe(ProbeSetting(n_threads=2, n_gpu_layers=0, repack=True)).path
+    path.parent.mkdir()
     # A disturbed one would be measured again on a calm machine.
     path.write_text(json.dumps(document("probe.json") | {"others_share": 0.0}))
     run = localspec("predict", "starter", "--threads", "2", "--gpu-layers", "0", "--json")
