@@ -5,7 +5,6 @@ second one ends them at once.
 """
 
 import gc
-import os
 import re
 import signal
 import socket
@@ -120,7 +119,8 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error
-        is_no_place = isinstance(error, socket.gaierror) or reason == os.strerror(EADDRNOTAVAIL)
+        is_no_place = getattr(error, "errno", None) == EADDRNOTAVAIL
+        is_no_place = is_no_place or isinstance(error, socket.gaierror)
         step = "check --host" if is_no_place else "use --port"
         raise EngineError(f"{host}:{port} cannot be listened on ({reason}): {step}") from error
     return made
